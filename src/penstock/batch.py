@@ -1,0 +1,210 @@
+"""What a decoder hands out: rows of one plan as a Native block, and what happened between them.
+
+A block is columnar and ready to send. Rows whose UPDATE left out unchanged out-of-line values have holes, which are
+completed before the block is sent (design.md, invariant 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from penstock.plan import Plan
+
+
+@dataclass(slots=True)
+class EncodedColumn:
+    """One Native column: the null map (one byte a row, 1 = NULL; None for a type that is not Nullable), and the values."""
+
+    nulls: bytes | None
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One encoded value: ``data`` is what stands in the column's values (a NULL's stands for the type's zero)."""
+
+    null: bool
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A row with unchanged values that no earlier row of its batch could fill.
+
+    ``columns`` are indices into the plan's columns. ``offsets`` give, a column, the byte in ``EncodedColumn.values`` at which the
+    placeholder stands (the encoding of the type's zero: one 0 byte for a String, ``width`` 0 bytes otherwise).
+    ``identity`` is PostgreSQL's text of the plan's identity columns; ``old_identity`` differs where the same UPDATE changed the key.
+    """
+
+    row: int
+    columns: tuple[int, ...]
+    offsets: tuple[int, ...]
+    identity: tuple[bytes, ...]
+    old_identity: tuple[bytes, ...]
+    version: int  # of the row: epoch, commit LSN, ordinal
+    xid: int  # of its transaction, from Begin
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Values of one column that their ClickHouse type could not hold, and why."""
+
+    column: str
+    reason: str  # one of REASONS
+    count: int
+
+
+REASONS = {
+    1: "nan",  # NaN of a numeric
+    2: "infinity",  # ±infinity of a numeric, date or timestamp
+    3: "too many digits",  # numeric
+    4: "out of range",  # date, timestamp
+}
+"""Why a value did not fit. The numbers are shared with the compiled decoder."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of one plan, in stream or copy order.
+
+    ``floor`` is the position that may be confirmed while this batch is not durable: the last one reached before
+    its first row. It is 0 for copied rows. ``committed_at`` is the commit time of its oldest row, microseconds since 1970,
+    0 for copied rows.
+    """
+
+    plan: Plan
+    rows: int
+    floor: int
+    committed_at: int
+    columns: list[EncodedColumn]  # the plan's columns, then its wire_metadata
+    holes: tuple[Hole, ...] = ()
+    folded: int = 0  # unchanged values that an earlier row of the batch filled
+    from_old: int = 0  # unchanged values that a full old tuple filled
+    unfit: tuple[Unfit, ...] = ()
+    text_bytes: int = 0  # of PostgreSQL's text, before encoding
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body of ``INSERT … FORMAT Native``: exactly one block (ClickHouse manual, Formats, Native)."""
+        types = [*((column.name, column.wire) for column in self.plan.columns), *self.plan.wire_metadata]
+        yield varint(len(types)) + varint(self.rows)
+        for (name, wire), column in zip(types, self.columns, strict=True):
+            yield _string(name) + _string(wire)
+            if column.nulls is not None:
+                yield column.nulls
+            yield column.values
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, headers left out."""
+        return sum(len(column.values) + len(column.nulls or b"") for column in self.columns)
+
+    def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
+        """Put values into holes, by (row, column). Holes left over stay the type's zero: their rows must be marked deleted."""
+        for index, column in enumerate(self.columns[: len(self.plan.columns)]):
+            places = sorted(
+                (hole.offsets[hole.columns.index(index)], hole.row)
+                for hole in self.holes
+                if index in hole.columns and (hole.row, index) in fills
+            )
+            if places:
+                _fill(
+                    column,
+                    places,
+                    self.plan.columns[index].codec.width or 1,
+                    {row: fills[row, index] for _, row in places},
+                )
+
+    def mark_deleted(self, rows: list[int]) -> None:
+        """Turn rows into tombstones: what they were about is gone from the source, and a delete follows in the stream."""
+        place = len(self.plan.columns) + 1
+        flags = bytearray(self.columns[place].values)
+        for row in rows:
+            flags[row] = 1
+        self.columns[place].values = bytes(flags)
+
+
+def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:
+    pieces: list[bytes | memoryview] = []
+    old = memoryview(column.values)
+    done = 0
+    for offset, row in places:
+        pieces += (old[done:offset], values[row].data)
+        done = offset + placeholder
+    pieces.append(old[done:])
+    column.values = b"".join(pieces)
+    if column.nulls is not None:
+        nulls = bytearray(column.nulls)
+        for _, row in places:
+            nulls[row] = values[row].null
+        column.nulls = bytes(nulls)
+
+
+def varint(number: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return varint(len(data)) + data
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A Relation message: the columns' names, type oids and modifiers as the stream has them from here on."""
+
+    oid: int
+    schema: str
+    name: str
+    replica_identity: str  # 'd', 'n', 'f', 'i'
+    columns: tuple[RelationColumn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelationColumn:
+    """A column of a Relation message. ``in_key`` is its flag bit: part of the replica identity."""
+
+    name: str
+    type_oid: int
+    modifier: int
+    in_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """A Truncate message: everything these relations held below ``version`` is gone."""
+
+    oids: tuple[int, ...]
+    version: int
+    cascade: bool
+    restart_identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that must stop its table: the decoder skips the table from here on."""
+
+    plan: Plan
+    column: str
+    reason: str  # one of REASONS, or "malformed"
+    in_key: bool
+
+
+Item = Batch | Relation | Truncate | Rejected
+
+LSN_BITS = 56
+ORDINAL_BITS = 64
+
+
+def version_of(epoch: int, commit_lsn: int, ordinal: int) -> int:
+    """``_version``: epoch (8 bits), commit LSN (56 bits), ordinal of the row within its transaction (64 bits)."""
+    return (epoch << LSN_BITS | commit_lsn) << ORDINAL_BITS | ordinal

@@ -1,0 +1,277 @@
+"""A pipe's definition: the TOML file's model, which is the API's body too. Every default is written once, here.
+
+Unknown keys are refused with the nearest known one. Secrets are read when they are needed, and never printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from penstock.errors import ConfigError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)\s*")
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value)
+        if not found:
+            raise ValueError('a duration is a number with a unit, such as "500ms", "1s", "5m"')
+        return float(found[1]) * _UNITS[found[2]]
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Patterns = tuple[str, ...]
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Secret(Section):
+    """Where a secret is read from: an environment variable, or a file."""
+
+    env: str = ""
+    file: str = ""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Secret:
+        if bool(self.env) == bool(self.file):
+            raise ValueError('a secret is { env = "NAME" } or { file = "path" }')
+        return self
+
+    def read(self) -> str:
+        """The secret itself. Raises ConfigError, which names the variable or the file."""
+        if self.env:
+            if self.env not in os.environ:
+                raise ConfigError(
+                    f"the environment variable {self.env} is not set", hint=f"Set it, for example: export {self.env}=…"
+                )
+            return os.environ[self.env]
+        try:
+            return Path(self.file).expanduser().read_text().rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError(
+                f"the secret's file {self.file} cannot be read: {error.strerror}",
+                hint="Check the path and its permissions.",
+            ) from None
+
+
+class Ssh(Section):
+    """A jump server in front of the source."""
+
+    host: str
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    known_host_key: str = ""
+
+
+class Source(Section):
+    """The PostgreSQL side."""
+
+    dsn: str  # libpq's: a URI or key=value
+    password: Secret | None = None
+    provider: str = "auto"
+    publication: str = ""  # empty: Penstock makes, maintains and drops it
+    slot: str = ""  # likewise
+    ssh: Ssh | None = None
+
+
+class Destination(Section):
+    """The ClickHouse side."""
+
+    dsn: str  # chdb:///path, or clickhouse://user@host:8123, or …?secure=true
+    password: Secret | None = None
+    database: str = ""  # empty: the pipe's name; created when missing
+    metadata_prefix: str = Field(default="_", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
+    views: bool = True  # <target>_current: FINAL, without deleted rows and metadata
+
+
+class TableOptions(Section):
+    """What is different for one table."""
+
+    target: str = ""
+    exclude_columns: tuple[str, ...] = ()
+    order_by: tuple[str, ...] = ()
+    shape: Literal["current", "history", "null"] = "current"
+    partition_by: str = ""
+    types: dict[str, str] = {}
+
+
+class Tables(Section):
+    """Which tables, and how."""
+
+    include: Patterns = ("public.*",)
+    exclude: Patterns = ()
+    target: str = "{table}"
+    options: dict[str, TableOptions] = {}
+
+    @field_validator("target")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        if "{table}" not in value or re.search(r"\{(?!table\}|schema\})", value):
+            raise ValueError('a template of {table} and {schema}, such as "{schema}_{table}"')
+        return value
+
+    def matches(self, full_name: str) -> bool:
+        """Whether ``schema.table`` belongs to the pipe. Patterns are shell-like; case counts."""
+        return any(fnmatchcase(full_name, each) for each in self.include) and not any(
+            fnmatchcase(full_name, each) for each in self.exclude
+        )
+
+    def options_for(self, full_name: str) -> TableOptions:
+        """The options of ``schema.table``."""
+        return self.options.get(full_name, _NO_OPTIONS)
+
+    def target_of(self, schema: str, table: str) -> str:
+        """The name of the table in the destination."""
+        return self.options_for(f"{schema}.{table}").target or self.target.replace("{schema}", schema).replace(
+            "{table}", table
+        )
+
+
+_NO_OPTIONS = TableOptions()
+
+
+class Settings(Section):
+    """How the pipe works."""
+
+    flush_interval: Seconds = Field(default=1.0, ge=0.01, le=3600)
+    max_batch_rows: int = Field(default=100_000, ge=1, le=1_000_000)
+    max_batch_bytes: ByteSize = Field(default=ByteSize(64 << 20), ge=64 << 10, le=1 << 30)
+    copy_tables: int = Field(default=2, ge=1, le=64)  # tables copied at a time
+    copy_workers: int = Field(default=4, ge=1, le=64)  # connections a table
+    copy_part_rows: int = Field(default=250_000, ge=1)
+    decoding_work_mem: str = Field(
+        default="256MB", pattern=r"^\d+\s*(kB|MB|GB)$"
+    )  # set for our replication session only
+    nullable: bool = True
+    on_unfit: Literal["null", "fail"] = "null"
+    on_truncate: Literal["apply", "ignore"] = "apply"
+
+
+class Identity(Section):
+    """The pipe's name and mode."""
+
+    name: str
+    mode: Literal["cdc", "snapshot", "cdc_only"] = "cdc"
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                "a name is up to 41 lower-case letters, digits and underscores, and does not begin with a digit"
+            )
+        return value
+
+
+class Pipe(Section):
+    """The whole definition."""
+
+    pipe: Identity
+    source: Source
+    destination: Destination
+    tables: Tables = Tables()
+    settings: Settings = Settings()
+
+    @property
+    def name(self) -> str:
+        """The pipe's name."""
+        return self.pipe.name
+
+    @property
+    def publication(self) -> str:
+        """The publication's name."""
+        return self.source.publication or f"penstock_{self.name}"
+
+    @property
+    def slot(self) -> str:
+        """The replication slot's name."""
+        return self.source.slot or f"penstock_{self.name}"
+
+    @property
+    def database(self) -> str:
+        """The destination's database."""
+        return self.destination.database or self.name
+
+
+def load(path: Path) -> Pipe:
+    """Read a pipe's definition. Raises ConfigError, whose message lists every problem in the file."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no file {path}", hint="Give the path of a pipe's TOML file; examples/shop.toml shows one."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="Check the path and its permissions.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{path} is not TOML: {error}", hint="Mend the line; https://toml.io describes the format."
+        ) from None
+    return parse(raw, origin=str(path))
+
+
+def parse(raw: dict[str, Any], *, origin: str) -> Pipe:
+    """Validate a definition that is already a dict. Raises ConfigError, which names ``origin``."""
+    try:
+        return Pipe.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(each["loc"], each["type"], each["msg"]) for each in error.errors(include_input=False)]
+        raise ConfigError(
+            f"{origin}: " + "; ".join(problems), hint="docs/configuration.md lists every key with its default."
+        ) from None
+
+
+def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(each) for each in loc)
+    if kind == "extra_forbidden":
+        known = sorted(_known_keys(loc[:-1]))
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        return f"unknown key {where}" + (f", did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+    if kind == "missing":
+        return f"{where} is missing"
+    return f"{where}: {message.removeprefix('Value error, ')}"
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> set[str]:
+    model: Any = Pipe
+    for step in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
+            model = _model_in(model.model_fields[str(step)].annotation)
+    return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model inside an annotation such as ``Ssh | None`` or ``dict[str, TableOptions]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
