@@ -1,0 +1,3 @@
+"""The fixture plugins of all tests; one a subject."""
+
+pytest_plugins = ["tests.fix_postgres"]

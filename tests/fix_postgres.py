@@ -1,0 +1,168 @@
+"""PostgreSQL for tests: servers of several versions, and a fresh database a test.
+
+A test that takes ``postgres`` or ``database`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked ``pg_all``;
+``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import operator
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.servers.postgres import PostgresServer
+from tests.servers.postgres_binaries import PACKAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+USUAL = (12, 15, 18)
+_COMPARE = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pg", default="", help="only these PostgreSQL versions, for example 15,18")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "pg_all: runs on every PostgreSQL from 12 to 18")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "postgres" in metafunc.fixturenames:
+        versions = _versions(metafunc.definition)
+        metafunc.parametrize(
+            "postgres", versions, indirect=True, scope="session", ids=[f"pg{each}" for each in versions]
+        )
+
+
+def _versions(item: Any) -> list[int]:
+    wanted = list(PACKAGES if item.get_closest_marker("pg_all") else USUAL)
+    for marker in item.iter_markers("pg"):
+        fits = [each for each in PACKAGES if satisfies(each, str(marker.args[0]))]
+        wanted = [each for each in wanted if each in fits] or fits
+    if chosen := item.config.getoption("--pg"):
+        wanted = [each for each in wanted if str(each) in chosen.split(",")]
+    return wanted
+
+
+def satisfies(version: int, spec: str) -> bool:
+    """Whether a major version meets every condition of ``">= 13, < 18"``; a bare number means equal."""
+    for condition in spec.split(","):
+        found = re.fullmatch(r"\s*(>=|<=|==|!=|>|<)?\s*(\d+)\s*", condition)
+        if not found:
+            raise ValueError(f"not a version condition: {condition!r}")
+        if not _COMPARE[found[1] or "=="](version, int(found[2])):
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own for one test."""
+
+    server: PostgresServer
+    name: str
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's DSN of this database."""
+        return self.server.dsn(self.name)
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        """A connection in autocommit mode."""
+        return self.server.connect(self.name, **parameters)
+
+    def execute(self, statements: str, *more: str) -> None:
+        """Run statements, each string by itself in autocommit mode."""
+        with self.connect() as connection:
+            for each in (statements, *more):
+                connection.execute(each)  # type: ignore[call-overload]
+
+    def fetch(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of one query."""
+        with self.connect() as connection:
+            return connection.execute(query, values or None).fetchall()  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="session")
+def postgres_servers() -> Iterator[Callable[[int], PostgresServer]]:
+    """Gives the running server of a version, started at its first use."""
+    running: dict[int, PostgresServer] = {}
+
+    def server(version: int) -> PostgresServer:
+        if version not in running:
+            running[version] = PostgresServer(version)
+        if not running[version].running:
+            running[version].start()
+        return running[version]
+
+    yield server
+    for each in running.values():
+        each.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest, postgres_servers: Callable[[int], PostgresServer]) -> PostgresServer:
+    """The running server of the version that the test is parametrised with."""
+    return postgres_servers(request.param)
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, postgres_servers: Callable[[int], PostgresServer]) -> Iterator[Database]:
+    """A fresh database; dropped afterwards together with its sessions, prepared transactions and slots."""
+    server = postgres_servers(postgres.version)  # a test before may have stopped it
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with server.connect() as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    yield Database(server, name)
+    drop_database(postgres_servers(postgres.version), name)
+
+
+def drop_database(server: PostgresServer, name: str) -> None:
+    """Drop a database with everything that holds on to it."""
+    with server.connect(name) as connection:
+        for (gid,) in connection.execute(
+            "select gid from pg_prepared_xacts where database = current_database()"
+        ).fetchall():
+            connection.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
+    with server.connect() as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()",
+            (name,),
+        )
+        slots = connection.execute("select slot_name from pg_replication_slots where database = %s", (name,)).fetchall()
+        for (slot,) in slots:
+            _drop_slot(connection, slot)
+        connection.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
+
+
+def _drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    """A sender that was just terminated may hold its slot for a moment: keep at it until it lets go."""
+    for _ in range(200):
+        with contextlib.suppress(psycopg.errors.UndefinedObject):
+            try:
+                connection.execute("select pg_drop_replication_slot(%s)", (slot,))
+            except psycopg.errors.ObjectInUse:
+                connection.execute(
+                    "select pg_terminate_backend(active_pid), pg_sleep(0.02) from pg_replication_slots where slot_name = %s",
+                    (slot,),
+                )
+                continue
+        return
+    raise RuntimeError(f"slot {slot} stays in use")
