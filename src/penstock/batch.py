@@ -47,6 +47,7 @@ class Hole:
     old_identity: tuple[bytes, ...]
     version: int  # of the row: epoch, commit LSN, ordinal
     xid: int  # of its transaction, from Begin
+    after: int = -1  # the earlier row of this batch, itself with a hole, that held the same values; -1: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""One pipe at work: copy, stream, write, save, confirm."""

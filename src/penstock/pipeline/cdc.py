@@ -1,0 +1,276 @@
+"""The stream's way: frames in, batches out, positions confirmed. The loop is ``follow``.
+
+Everything of a connection (the decoder, the position it has reached) is made anew with the connection: rows that were
+decoded but not yet handed to a lane come again. Lanes outlive connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from penstock.batch import Batch, Rejected, Relation, Truncate
+from penstock.decode import StreamDecoder
+from penstock.errors import BadDataError, SchemaConflictError, TableError, UnfitKeyError, UnfitValueError
+from penstock.lsn import Lsn
+from penstock.pipeline.checkpoint import written_position
+from penstock.pipeline.evolve import tuple_source
+from penstock.pipeline.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from penstock.config import Settings
+    from penstock.pipeline.checkpoint import Checkpoint
+    from penstock.pipeline.lane import Lane
+    from penstock.pipeline.retry import Stop
+
+QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on its way
+WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
+IDLE_SECONDS = 0.2  # how often to look around when nothing happens
+CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
+READ_BYTES = 2 << 20
+MOST_WAITING_BYTES = 64 << 20  # encoded batches that wait or are in flight, over all tables
+
+
+class Frames(Protocol):
+    """The stream of one connection (``postgres.stream.Stream``)."""
+
+    async def read(self, max_bytes: int, quiet_seconds: float) -> bytes:
+        """Frames, or b"" when none came for ``quiet_seconds``. Raises when the connection is cut."""
+
+    def confirm(self, lsn: Lsn) -> None:
+        """Let the server forget the WAL before ``lsn``; sent at once by the connection's own feedback."""
+
+
+class Copying(Protocol):
+    """What the stream has to say to the copy of a table."""
+
+    async def truncate(self, lane: Lane, version: int) -> None:
+        """End the table's copy, then delete every row below ``version``; durable when it returns."""
+
+    async def caught_up(self, lane: Lane) -> None:
+        """The stream has passed the end of the table's copy: it is streaming from here on."""
+
+
+class Cdc:
+    """Follows the stream for the lanes of a pipe."""
+
+    def __init__(  # noqa: PLR0913  (the parts of a pipe meet here, once)
+        self,
+        lanes: Mapping[int, Lane],
+        checkpoint: Checkpoint,
+        copying: Copying,
+        *,
+        settings: Settings,
+        epoch: int,
+        insert_cap: int,
+        stop: Stop,
+        wake: asyncio.Event,
+    ) -> None:
+        self._lanes = lanes
+        self._by_relation = {oid: lane for lane in lanes.values() for oid in _relations(lane)}
+        self._checkpoint = checkpoint
+        self._copying = copying
+        self._settings = settings
+        self._epoch = epoch
+        self._insert_cap = insert_cap
+        self._stop = stop
+        self._wake = wake
+        self._decoder = self._new_decoder()
+        self._confirming: asyncio.Task[None] | None = None
+        self._confirmed = Lsn(0)
+        self._confirmed_at = 0.0
+        self._first_seen: dict[int, float] = {}
+        self._looked_around = False
+        self.until: Callable[[], bool] = lambda: False
+
+    # What others may see
+
+    @property
+    def position(self) -> Lsn:
+        """What this connection has reached."""
+        return Lsn(self._decoder.position)
+
+    @property
+    def written(self) -> Lsn:
+        """Up to where everything is durable in the destination, as far as this connection knows."""
+        return written_position(self._decoder.position, self._floors())
+
+    @property
+    def committed_at(self) -> int:
+        """Commit time of the transaction that is being read, microseconds since 1970."""
+        return int(self._decoder.committed_at)
+
+    # The loop
+
+    async def follow(self, stream: Frames) -> None:
+        """Follow ``stream`` until the pipe is to stop or ``until`` says so. Raises when the connection is cut."""
+        self._decoder = self._new_decoder()
+        self._confirmed = Lsn(0)
+        self._first_seen.clear()
+        try:
+            while not self._stop and not self.until():
+                frames = await stream.read(READ_BYTES, self._patience())
+                self._decoder.receive(frames)
+                while (item := self._decoder.next_item()) is not None:
+                    await self._apply(item)
+                self._flush(quiet=not frames)
+                self._confirm(stream)
+                await self._room()
+            await self._drain(stream)
+        finally:
+            if self._confirming:
+                await asyncio.wait({self._confirming})
+
+    def _new_decoder(self) -> StreamDecoder:
+        rows, size = self._settings.max_batch_rows, int(self._settings.max_batch_bytes)
+        return StreamDecoder(rows, size, self._epoch)
+
+    async def _apply(self, item: Batch | Relation | Truncate | Rejected) -> None:
+        match item:
+            case Batch():
+                self._submit(item)
+            case Relation():
+                await self._bind(item)
+            case Truncate():
+                await self._truncate(item)
+            case Rejected():
+                await self._set_aside(self._lanes[item.plan.table.oid], _refusal(item))
+
+    def _submit(self, batch: Batch) -> None:
+        lane = self._lanes[batch.plan.table.oid]
+        if lane.record.state is not State.FAILED:
+            lane.submit(batch)
+            lane.flushed()
+
+    async def _bind(self, relation: Relation) -> None:
+        lane = self._by_relation.get(relation.oid)
+        if lane is None or lane.record.state is State.FAILED:
+            self._decoder.unbind(relation.oid)
+            return
+        try:
+            source = tuple_source(relation, lane.plan)
+        except SchemaConflictError as error:
+            await self._set_aside(lane, error)
+            return
+        self._decoder.bind(relation.oid, lane.plan, source, lane.plan.table.old_is_full)
+
+    async def _truncate(self, item: Truncate) -> None:
+        if self._settings.on_truncate == "ignore":
+            return
+        for oid in item.oids:
+            lane = self._by_relation.get(oid)
+            if lane is None or lane.record.state is State.FAILED:
+                continue
+            if oid != lane.plan.table.oid:
+                await self._set_aside(lane, _leaf_truncated(lane))
+                continue
+            self._take(lane)
+            await lane.drained()
+            await self._copying.truncate(lane, item.version)
+
+    async def _set_aside(self, lane: Lane, error: TableError) -> None:
+        for oid in _relations(lane):
+            self._decoder.unbind(oid)
+        self._take(lane)
+        await lane.drained()
+        await lane.fail(error)
+
+    # Flushing
+
+    def _take(self, lane: Lane) -> None:
+        batch = self._decoder.take(lane.plan.table.oid)
+        if batch is not None:
+            self._submit(batch)
+
+    def _flush(self, *, quiet: bool) -> None:
+        """Hand over what is due: at once when the table was quiet, else by age; never while its last insert is in flight."""
+        now = time.monotonic()
+        interval = self._interval()
+        for oid in list(self._decoder.pending):
+            lane = self._lanes[oid]
+            if lane.busy:
+                continue
+            due = now - self._first_seen.setdefault(oid, now) >= interval
+            if due or (quiet and lane.may_flush(interval)):
+                self._first_seen.pop(oid, None)
+                self._take(lane)
+        self._looked_around = quiet
+
+    def _interval(self) -> float:
+        active = sum(1 for lane in self._lanes.values() if lane.busy) + len(self._decoder.pending)
+        return max(self._settings.flush_interval, active / self._insert_cap)
+
+    def _patience(self) -> float:
+        if not self._decoder.pending:
+            return IDLE_SECONDS
+        return WAITING_SECONDS if self._looked_around else QUIET_SECONDS
+
+    async def _room(self) -> None:
+        """Wait while more is on its way into ClickHouse than memory should hold."""
+        while not self._stop:
+            for lane in self._lanes.values():
+                if lane.error:
+                    raise lane.error
+            if sum(lane.size for lane in self._lanes.values()) <= MOST_WAITING_BYTES:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    # Confirming
+
+    def _floors(self) -> Iterator[int]:
+        for _rows, _bytes, floor in self._decoder.pending.values():
+            yield floor
+        for lane in self._lanes.values():
+            yield from lane.floors()
+
+    def _confirm(self, stream: Frames) -> None:
+        """Start saving and confirming what has been written, unless that is still under way."""
+        now = time.monotonic()
+        if self._confirming and self._confirming.done():
+            self._confirming.result()
+            self._confirming = None
+        if self._confirming or now - self._confirmed_at < CONFIRM_SECONDS or self.written <= self._confirmed:
+            return
+        self._confirmed_at, self._confirmed = now, self.written
+        self._confirming = asyncio.create_task(self._advance(self._confirmed, stream), name="confirm")
+
+    async def _advance(self, written: Lsn, stream: Frames) -> None:
+        await self._checkpoint.advance(written, stream.confirm)
+        for lane in self._lanes.values():
+            if lane.reached(self._checkpoint.saved):
+                await self._copying.caught_up(lane)
+
+    async def _drain(self, stream: Frames) -> None:
+        """The end: what was read is written, saved and confirmed."""
+        for oid in list(self._decoder.pending):
+            self._take(self._lanes[oid])
+        await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))
+        if self._confirming:
+            await self._confirming
+        await self._advance(self.written, stream)
+
+
+def _relations(lane: Lane) -> tuple[int, ...]:
+    table = lane.plan.table
+    return (table.oid, *(leaf.oid for leaf in table.leaves))
+
+
+def _leaf_truncated(lane: Lane) -> TableError:
+    return SchemaConflictError(
+        f"a partition of {lane.plan.table.full_name} was truncated, and PostgreSQL 12 does not say which rows that removed",
+        hint="Run: penstock resync, which copies the table again.",
+    )
+
+
+def _refusal(item: Rejected) -> TableError:
+    where = f'column "{item.column}" of {item.plan.table.full_name}'
+    if item.reason == "malformed":
+        return BadDataError(f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it.")
+    hint = f'Set types = {{ {item.column} = "String" }} for the table, and copy it again.'
+    if item.in_key:
+        return UnfitKeyError(f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint)
+    return UnfitValueError(f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint)

@@ -1,0 +1,118 @@
+"""Written → saved → confirmed, never in another order (invariant 2).
+
+What ClickHouse has acknowledged is *written*; the position up to which everything is written is *saved* in the
+store; only then is it *confirmed* to the slot, which lets PostgreSQL forget the WAL before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from penstock.lsn import Lsn
+from penstock.pipeline import failpoint
+from penstock.pipeline.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+@dataclass(slots=True)
+class PipeRecord:
+    """What is known of a pipe that has run before."""
+
+    name: str
+    slot: str
+    publication: str
+    system_identifier: str
+    timeline: int
+    position: Lsn  # saved
+    epoch: int = 0
+    owns_publication: bool = True
+    owns_slot: bool = True
+
+
+@dataclass(slots=True)
+class TableRecord:
+    """What is known of a table of the pipe. ``fingerprint`` tells whether its columns are still those that were copied."""
+
+    oid: int
+    full_name: str
+    target: str
+    fingerprint: str
+    state: State = State.WAITING
+    reason: str = ""
+    hint: str = ""
+    goal: Lsn = field(default_factory=Lsn)  # the position that ends catching_up
+    seam: Lsn = field(default_factory=Lsn)  # transactions that end at or before it came with the copy
+    rows_copied: int = 0
+    bytes_copied: int = 0
+
+
+@dataclass(slots=True)
+class PartRecord:
+    """A part of a table's copy. ``body`` is what the postgres side needs to read it again, as JSON."""
+
+    index: int
+    body: str
+    done: bool = False
+    rows: int = 0
+    bytes: int = 0
+
+
+class Store(Protocol):
+    """Where a pipe's state is kept. Every method is durable when it returns, and may be called from any thread."""
+
+    def pipe(self, name: str) -> PipeRecord | None:
+        """The pipe's record, None before its first run."""
+
+    def save_pipe(self, record: PipeRecord) -> None:
+        """Insert or replace the pipe's record."""
+
+    def save_position(self, name: str, position: Lsn) -> None:
+        """Save the position up to which everything is written."""
+
+    def tables(self, name: str) -> list[TableRecord]:
+        """The pipe's tables."""
+
+    def save_table(self, name: str, record: TableRecord) -> None:
+        """Insert or replace one table's record."""
+
+    def parts(self, name: str, oid: int) -> list[PartRecord]:
+        """A table's parts in order; empty before they are planned."""
+
+    def save_parts(self, name: str, oid: int, parts: Sequence[PartRecord]) -> None:
+        """Replace a table's parts."""
+
+    def save_part(self, name: str, oid: int, part: PartRecord) -> None:
+        """Replace one part."""
+
+
+class Checkpoint:
+    """Moves the saved and the confirmed position after the written one, one step at a time."""
+
+    def __init__(self, store: Store, pipe_name: str, saved: Lsn) -> None:
+        self._store = store
+        self._name = pipe_name
+        self.saved = saved
+
+    async def advance(self, written: Lsn, confirm: Callable[[Lsn], None]) -> None:
+        """Save ``written`` where it is news, then confirm it on the connection at hand."""
+        if written > self.saved:
+            failpoint.reached("before save")
+            await asyncio.to_thread(self._store.save_position, self._name, written)
+            self.saved = written
+            failpoint.reached("after save")
+        if written == self.saved:  # never backwards: a new connection begins before what is saved
+            failpoint.reached("before confirm")
+            confirm(written)
+
+
+def written_position(reached: int, floors: Iterable[int]) -> Lsn:
+    """Up to where everything is written: the oldest floor of what is not, otherwise what the stream has reached.
+
+    ``floors`` are of the batches that wait, are in flight or are still being filled: each the last position
+    before the batch's first row.
+    """
+    return Lsn(min(floors, default=reached))

@@ -1,0 +1,262 @@
+"""The copy: every waiting table, part by part, while the stream runs; versions sort out who is newer (invariant 3).
+
+A part is one short transaction at the source; when all its rows are durable it is saved as done, so that a copy goes on
+part by part after a crash. A history is copied under one exported snapshot instead, exactly at a seam of the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import structlog
+
+from penstock.batch import version_of
+from penstock.decode import CopyDecoder
+from penstock.errors import PenstockError, TableError
+from penstock.lsn import Lsn
+from penstock.pipeline import failpoint, retry
+from penstock.pipeline.checkpoint import PartRecord
+from penstock.pipeline.lifecycle import State
+from penstock.plan import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from penstock.batch import Batch
+    from penstock.config import Settings
+    from penstock.pipeline.checkpoint import Store
+    from penstock.pipeline.lane import Lane
+    from penstock.plan import Plan
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
+HIGHEST = version_of(255, (1 << 56) - 1, (1 << 64) - 1)
+ORDINALS_A_PART = 1 << 32
+
+
+class TableRewrittenError(PenstockError):
+    """The table's storage was replaced while it was copied (VACUUM FULL, CLUSTER, a rewriting ALTER, TRUNCATE): its copy starts over."""
+
+
+class Source(Protocol):
+    """What the copy needs of PostgreSQL. Blocking; called from threads."""
+
+    def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+        """Return when every transaction that runs now has ended."""
+
+    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
+        """The table's parts, as text that ``read_part`` understands."""
+
+    def read_part(self, plan: Plan, part: str, snapshot: str) -> Iterator[bytes]:
+        """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
+
+    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+        """A snapshot's name and the position of the stream at which it was taken, for as long as the context lasts."""
+
+    def goal(self) -> Lsn:
+        """A position behind everything that is visible now; a commit behind it is on its way."""
+
+
+class Target(Protocol):
+    """What the copy needs of ClickHouse. Blocking; called from threads."""
+
+    def insert(self, batch: Batch) -> None:
+        """Durable when it returns."""
+
+    def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
+        """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
+
+
+class Copies:
+    """Copies the waiting tables of a pipe, ``copy_tables`` at a time."""
+
+    def __init__(  # noqa: PLR0913  (the parts of a pipe meet here, once)
+        self,
+        pipe_name: str,
+        lanes: Sequence[Lane],
+        source: Source,
+        target: Target,
+        *,
+        store: Store,
+        settings: Settings,
+        epoch: int,
+        stop: retry.Stop,
+    ) -> None:
+        self._pipe_name = pipe_name
+        self._lanes = lanes
+        self._source = source
+        self._target = target
+        self._store = store
+        self._settings = settings
+        self._epoch = epoch
+        self._stop = stop
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._cut: set[int] = set()  # tables whose copy is to end: truncated
+        self._threads = ThreadPoolExecutor(settings.copy_tables * settings.copy_workers + 2, thread_name_prefix="copy")
+
+    def close(self) -> None:
+        """Join the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # Copying
+
+    async def run(self) -> None:
+        """Copy every table that is not copied yet. Returns when all are; raises what the whole pipe must stop for."""
+        places = asyncio.Semaphore(self._settings.copy_tables)
+
+        async def one(lane: Lane) -> None:
+            async with places:
+                await self._one(lane)
+
+        tasks = [asyncio.create_task(one(lane)) for lane in self._lanes if lane.record.state in (State.WAITING, State.COPYING)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, lane: Lane) -> None:
+        """Copy one table; what concerns it alone sets it aside."""
+        oid = lane.plan.table.oid
+        task = self._running[oid] = asyncio.create_task(self._copy(lane), name=f"copy {lane.plan.target}")
+        try:
+            await asyncio.shield(task)
+        except retry.Stopped:
+            return
+        except TableError as error:
+            await lane.fail(error)
+            return
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+        finally:
+            del self._running[oid]
+
+    async def _copy(self, lane: Lane) -> None:
+        lane.copy_began = time.monotonic()
+        while True:
+            try:
+                if lane.plan.shape is Shape.HISTORY:
+                    await self._copy_at_seam(lane)
+                else:
+                    await self._copy_parts(lane, snapshot="")
+                break
+            except TableRewrittenError:
+                log.info("copy starts over", table=lane.plan.table.full_name, why="its storage was replaced")
+                await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
+        if oid_cut := lane.plan.table.oid in self._cut:
+            log.info("copy ended by truncate", table=lane.plan.table.full_name)
+        lane.record.goal = await self._try(self._source.goal, lane)
+        await lane.enter(State.CATCHING_UP)
+        log.info("table copied", table=lane.plan.table.full_name, rows=lane.record.rows_copied, truncated=oid_cut)
+
+    async def _copy_at_seam(self, lane: Lane) -> None:
+        """Under one snapshot. What an earlier attempt left is removed: its snapshot is gone."""
+        context = self._source.snapshot()
+        snapshot, seam = await self._try(context.__enter__, lane)
+        try:
+            await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
+            if lane.plan.shape is Shape.HISTORY and lane.record.state is State.COPYING:
+                await lane.drained()
+                await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=HIGHEST), lane)
+            lane.record.seam = seam
+            await self._copy_parts(lane, snapshot=snapshot)
+        finally:
+            await self._in_thread(context.__exit__, None, None, None)
+
+    async def _copy_parts(self, lane: Lane, *, snapshot: str) -> None:
+        parts = await self._parts(lane)
+        waiting = iter([part for part in parts if not part.done])
+        lane.record.rows_copied = sum(part.rows for part in parts)
+        lane.record.bytes_copied = sum(part.bytes for part in parts)
+
+        async def worker() -> None:
+            for part in waiting:
+                if self._stop:
+                    raise retry.Stopped
+                if lane.plan.table.oid in self._cut:
+                    return
+                await self._try(lambda part=part: self._copy_part(lane, part, snapshot), lane)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._settings.copy_workers, len(parts))):
+                group.create_task(worker())
+
+    async def _parts(self, lane: Lane) -> list[PartRecord]:
+        """The table's parts: those saved, or planned now. The table is COPYING from here on."""
+        oid = lane.plan.table.oid
+        parts = await self._in_thread(self._store.parts, self._pipe_name, oid)
+        if not parts:
+            bodies = await self._try(lambda: self._source.plan_parts(lane.plan, self._settings.copy_part_rows), lane)
+            parts = [PartRecord(index, body) for index, body in enumerate(bodies)]
+            await self._in_thread(self._store.save_parts, self._pipe_name, oid, parts)
+        if lane.record.state is State.WAITING:
+            await lane.enter(State.COPYING)
+        return parts
+
+    def _copy_part(self, lane: Lane, part: PartRecord, snapshot: str) -> None:
+        """Read, decode, insert, and save as done. In a thread of its own; repeated as a whole when it fails."""
+        settings = self._settings
+        decoder = CopyDecoder(
+            lane.plan, settings.max_batch_rows, int(settings.max_batch_bytes), part.index * ORDINALS_A_PART
+        )
+        rows = size = 0
+        with contextlib.closing(self._source.read_part(lane.plan, part.body, snapshot)) as chunks:
+            for chunk in chunks:
+                decoder.receive(chunk)
+                while decoder.full:
+                    rows, size = self._insert(lane, decoder, rows, size)
+                if self._stop:
+                    raise retry.Stopped
+        decoder.finish()
+        rows, size = self._insert(lane, decoder, rows, size)
+        part.rows, part.bytes, part.done = rows, size, True
+        self._store.save_part(self._pipe_name, lane.plan.table.oid, part)
+        failpoint.reached("after a copy part")
+
+    def _insert(self, lane: Lane, decoder: CopyDecoder, rows: int, size: int) -> tuple[int, int]:
+        batch = decoder.take()
+        if batch is None:
+            return rows, size
+        retry.for_ever_in_thread(lambda: self._target.insert(batch), self._stop, lane.report)
+        failpoint.reached("within a copy part")
+        lane.copied(batch)
+        return rows + batch.rows, size + batch.text_bytes
+
+    # What the stream has to say
+
+    async def truncate(self, lane: Lane, version: int) -> None:
+        """End the table's copy, then delete every row below ``version``: what comes after it in the stream is complete."""
+        oid = lane.plan.table.oid
+        self._cut.add(oid)
+        if task := self._running.get(oid):
+            await asyncio.wait({task})
+        if lane.plan.shape is Shape.CURRENT:
+            await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=version), lane)
+
+    async def caught_up(self, lane: Lane) -> None:
+        """The stream has passed the end of the table's copy: it is streaming from here on."""
+        if lane.record.seam:  # what ended before the seam came with the copy
+            below = version_of(self._epoch, lane.record.seam, 0)
+            await self._try(lambda: self._target.delete(lane.plan, from_version=FIRST_STREAMED, below=below), lane)
+        await lane.enter(State.STREAMING)
+        log.info("table streaming", table=lane.plan.table.full_name)
+
+    # Threads
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _try(self, function: Callable[[], T], lane: Lane) -> T:
+        result = await retry.for_ever(lambda: self._in_thread(function), self._stop, lane.report)
+        lane.trouble = ""
+        return result

@@ -1,0 +1,185 @@
+"""One table's way into ClickHouse.
+
+Batches of the stream wait in order; one insert is in flight while the next batch fills. A batch is acknowledged, and its
+floor forgotten, only when ClickHouse has it. What concerns this table alone sets it aside; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from penstock.errors import PenstockError, TableError
+from penstock.observe.status import Rate
+from penstock.pipeline import failpoint, retry
+from penstock.pipeline.lifecycle import State, change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from penstock.batch import Batch
+    from penstock.lsn import Lsn
+    from penstock.pipeline.checkpoint import Store, TableRecord
+    from penstock.plan import Plan
+
+BURST = 4  # flushes that a table which was quiet may do at once
+
+
+class Destination(Protocol):
+    """Where batches go."""
+
+    def write(self, batch: Batch, counters: Counter[str]) -> None:
+        """Complete the batch's holes and insert it; durable when it returns. May be called from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every lane of a pipe shares."""
+
+    pipe_name: str
+    store: Store
+    destination: Destination
+    stop: retry.Stop
+    inserting: asyncio.Semaphore
+    wake: asyncio.Event  # set when a lane has changed: the loop has a look
+    visible: Callable[[int, int], None]  # commit time in µs, rows: these are readable now
+
+
+class Lane:
+    """A table at work: its plan, its record, its waiting batches, its figures."""
+
+    def __init__(self, plan: Plan, record: TableRecord, around: Surroundings) -> None:
+        self.plan = plan
+        self.record = record
+        self.error: PenstockError | None = None  # what the whole pipe must stop for
+        self.trouble = ""  # what is being tried again
+        self.counters: Counter[str] = Counter()
+        self.changes = 0
+        self.rate = Rate()
+        self.rows_estimated = plan.table.estimated_rows
+        self.copy_began = 0.0
+        self._around = around
+        self._waiting: deque[Batch] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._allowance = float(BURST)
+        self._allowance_at = time.monotonic()
+
+    # Batches
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch waits or is in flight."""
+        return bool(self._waiting)
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait or are in flight."""
+        return sum(batch.size for batch in self._waiting)
+
+    def floors(self) -> Iterator[int]:
+        """The floors of all that is not yet durable."""
+        return (batch.floor for batch in self._waiting)
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch behind those that wait."""
+        self._waiting.append(batch)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name=f"lane {self.plan.target}")
+
+    async def drained(self) -> None:
+        """Wait until nothing waits or is in flight: the barrier before DDL. Raises what the pipe must stop for."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        if self.error:
+            raise self.error
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._write(self._waiting[0])
+                if self._waiting:
+                    self._waiting.popleft()
+                self._around.wake.set()
+        except retry.Stopped:
+            pass
+        except PenstockError as error:
+            self.error = error
+        finally:
+            self._around.wake.set()
+
+    async def _write(self, batch: Batch) -> None:
+        if self.record.state is State.FAILED:
+            return
+        try:
+            await retry.for_ever(lambda: self._insert(batch), self._around.stop, self.report)
+        except TableError as error:
+            await self.fail(error)
+            return
+        self.trouble = ""
+        self.changes += batch.rows
+        self.rate.add(batch.rows, time.monotonic())
+        self.count(batch)
+        self._around.visible(batch.committed_at, batch.rows)
+
+    async def _insert(self, batch: Batch) -> None:
+        async with self._around.inserting:
+            await asyncio.to_thread(self._around.destination.write, batch, self.counters)
+        failpoint.reached("after insert")
+
+    def count(self, batch: Batch) -> None:
+        """Add a batch's figures."""
+        if batch.folded:
+            self.counters["unchanged values from the batch"] += batch.folded
+        if batch.from_old:
+            self.counters["unchanged values from the old tuple"] += batch.from_old
+        for unfit in batch.unfit:
+            self.counters[f"unfit {unfit.column}: {unfit.reason}"] += unfit.count
+
+    def copied(self, batch: Batch) -> None:
+        """Add the figures of a batch that was copied. Called from the copy's threads."""
+        self.count(batch)
+        self.record.rows_copied += batch.rows
+        self.record.bytes_copied += batch.text_bytes
+
+    def report(self, error: PenstockError) -> None:
+        """Remember what is being tried again."""
+        self.trouble = error.message
+
+    # Flushing: at once when the table was quiet, at most once an interval under load
+
+    def may_flush(self, interval: float) -> bool:
+        """Whether a table that was quiet may flush at once: a bucket that fills by one an interval."""
+        now = time.monotonic()
+        self._allowance = min(BURST, self._allowance + (now - self._allowance_at) / interval)
+        self._allowance_at = now
+        return self._allowance >= 1
+
+    def flushed(self) -> None:
+        """A flush is used up."""
+        self._allowance -= 1
+
+    # State
+
+    async def enter(self, state: State) -> None:
+        """Change the table's state, durably."""
+        self.record.state = change(self.record.state, state)
+        await self.save()
+
+    async def save(self) -> None:
+        """Save the table's record."""
+        await asyncio.to_thread(self._around.store.save_table, self._around.pipe_name, self.record)
+
+    async def fail(self, error: TableError) -> None:
+        """Set the table aside. Its reason is saved before any position beyond its rows can be."""
+        if self.record.state is State.FAILED:
+            return
+        self.record.reason, self.record.hint = error.message, error.hint
+        await self.enter(State.FAILED)
+        self._around.wake.set()
+
+    def reached(self, saved: Lsn) -> bool:
+        """Whether the stream has passed the end of this table's copy."""
+        return self.record.state is State.CATCHING_UP and saved >= self.record.goal

@@ -1,0 +1,80 @@
+"""Trying again: for ever, with backoff and jitter, where the error says that it helps; until the pipe is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from penstock.errors import PenstockError, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+LONGEST_SECONDS = 30.0
+_WAIT = wait_random_exponential(multiplier=0.2, max=LONGEST_SECONDS)
+
+
+class Stopped(Exception):  # noqa: N818  (it is no error: the pipe was told to stop)
+    """The pipe was told to stop while something waited to be tried again."""
+
+
+class Stop:
+    """Tells threads and tasks alike that the pipe is to stop."""
+
+    def __init__(self) -> None:
+        self._thread = threading.Event()
+        self._task = asyncio.Event()
+
+    def set(self) -> None:
+        """Stop. Called in the loop's thread."""
+        self._thread.set()
+        self._task.set()
+
+    def __bool__(self) -> bool:
+        return self._thread.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, or raise Stopped as soon as the pipe is to stop."""
+        try:
+            await asyncio.wait_for(self._task.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Stopped
+
+    def sleep_in_thread(self, seconds: float) -> None:
+        """The same for a thread."""
+        if self._thread.wait(seconds):
+            raise Stopped
+
+
+def helps(error: BaseException) -> bool:
+    """Whether trying again helps."""
+    return isinstance(error, PenstockError) and error.retry is Retry.AFTER_BACKOFF
+
+
+async def for_ever(attempt: Callable[[], Awaitable[T]], stop: Stop, report: Callable[[PenstockError], None]) -> T:
+    """The result of ``attempt``, tried again for as long as that helps. Raises what cannot be helped, or Stopped."""
+    return await AsyncRetrying(
+        wait=_WAIT, retry=retry_if_exception(helps), sleep=stop.sleep, before_sleep=_reporter(report), reraise=True
+    )(attempt)
+
+
+def for_ever_in_thread(attempt: Callable[[], T], stop: Stop, report: Callable[[PenstockError], None]) -> T:
+    """The same in a thread."""
+    return Retrying(
+        wait=_WAIT, retry=retry_if_exception(helps), sleep=stop.sleep_in_thread, before_sleep=_reporter(report), reraise=True
+    )(attempt)
+
+
+def _reporter(report: Callable[[PenstockError], None]) -> Callable[[RetryCallState], None]:
+    def say(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, PenstockError):
+            report(error)
+
+    return say
