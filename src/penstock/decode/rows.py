@@ -45,6 +45,7 @@ class Row:
     unfit: Sequence[tuple[int, int]] = ()
     from_old: int = 0
     names: Names | None = None  # where cells are unchanged
+    after: int = -1  # the row of the batch that held the same unchanged values, which it does not know either
 
 
 class Pending:
@@ -95,10 +96,10 @@ def _fold(plan: Plan, rows: list[Row]) -> int:
 
     A row that follows its own tombstone had that key before. Nothing is carried over any other tombstone or a TRUNCATE.
     """
-    newest: dict[Key, Row] = {}
+    newest: dict[Key, int] = {}
     folded = 0
     tombstone, moved = None, None
-    for row in rows:
+    for number, row in enumerate(rows):
         key = tuple([row.cells[index] for index in plan.identity])
         if row.operation is Operation.TRUNCATE:
             newest.clear()
@@ -107,9 +108,10 @@ def _fold(plan: Plan, rows: list[Row]) -> int:
         else:
             follows = tombstone is not None and tombstone.version == row.version
             before = moved if follows else newest.get(key)
-            if row.names and before:
-                folded += _fill(row.cells, before.cells)
-            newest[key] = row
+            if row.names and before is not None:
+                folded += _fill(row.cells, rows[before].cells)
+                row.after = before if UNCHANGED in row.cells else -1
+            newest[key] = number
     return folded
 
 
@@ -159,6 +161,7 @@ def _holes(plan: Plan, rows: list[Row]) -> tuple[Hole, ...]:
                     old_identity=row.names.old_identity,
                     version=row.version,
                     xid=row.names.xid,
+                    after=row.after,
                 )
             )
     return tuple(holes)
