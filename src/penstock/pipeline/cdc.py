@@ -94,14 +94,14 @@ class Cdc:
         return Lsn(self._decoder.position)
 
     @property
+    def received(self) -> Lsn:
+        """The largest position this connection has seen."""
+        return Lsn(self._decoder.received)
+
+    @property
     def written(self) -> Lsn:
         """Up to where everything is durable in the destination, as far as this connection knows."""
         return written_position(self._decoder.position, self._floors())
-
-    @property
-    def committed_at(self) -> int:
-        """Commit time of the transaction that is being read, microseconds since 1970."""
-        return int(self._decoder.committed_at)
 
     # The loop
 

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
 from penstock.batch import version_of
 from penstock.decode import CopyDecoder
-from penstock.errors import PenstockError, TableError
+from penstock.errors import PenstockError, SourceRefusedError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
@@ -37,7 +38,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
-HIGHEST = version_of(255, (1 << 56) - 1, (1 << 64) - 1)
 ORDINALS_A_PART = 1 << 32
 
 
@@ -128,16 +128,11 @@ class Copies:
         oid = lane.plan.table.oid
         task = self._running[oid] = asyncio.create_task(self._copy(lane), name=f"copy {lane.plan.target}")
         try:
-            await asyncio.shield(task)
+            await task
         except retry.Stopped:
             return
-        except TableError as error:
+        except (TableError, SourceRefusedError) as error:
             await lane.fail(error)
-            return
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            raise
         finally:
             del self._running[oid]
 
@@ -153,21 +148,20 @@ class Copies:
             except TableRewrittenError:
                 log.info("copy starts over", table=lane.plan.table.full_name, why="its storage was replaced")
                 await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
-        if oid_cut := lane.plan.table.oid in self._cut:
-            log.info("copy ended by truncate", table=lane.plan.table.full_name)
         lane.record.goal = await self._try(self._source.goal, lane)
         await lane.enter(State.CATCHING_UP)
-        log.info("table copied", table=lane.plan.table.full_name, rows=lane.record.rows_copied, truncated=oid_cut)
+        log.info("table copied", table=lane.plan.table.full_name, rows=lane.record.rows_copied)
 
     async def _copy_at_seam(self, lane: Lane) -> None:
-        """Under one snapshot. What an earlier attempt left is removed: its snapshot is gone."""
+        """Under one snapshot. What an earlier attempt left is removed up to the new seam: its snapshot is gone."""
         context = self._source.snapshot()
         snapshot, seam = await self._try(context.__enter__, lane)
         try:
             await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
-            if lane.plan.shape is Shape.HISTORY and lane.record.state is State.COPYING:
+            if lane.record.state is State.COPYING:
                 await lane.drained()
-                await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=HIGHEST), lane)
+                below = version_of(self._epoch, seam, 0)
+                await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
             lane.record.seam = seam
             await self._copy_parts(lane, snapshot=snapshot)
         finally:
@@ -179,17 +173,23 @@ class Copies:
         lane.record.rows_copied = sum(part.rows for part in parts)
         lane.record.bytes_copied = sum(part.bytes for part in parts)
 
-        async def worker() -> None:
-            for part in waiting:
-                if self._stop:
-                    raise retry.Stopped
-                if lane.plan.table.oid in self._cut:
-                    return
-                await self._try(lambda part=part: self._copy_part(lane, part, snapshot), lane)
+        failed = False
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._settings.copy_workers, len(parts))):
-                group.create_task(worker())
+        async def worker() -> None:
+            nonlocal failed
+            for part in waiting:
+                if failed or lane.plan.table.oid in self._cut:
+                    return
+                try:
+                    await self._try(partial(self._copy_part, lane, part, snapshot), lane)
+                except BaseException:
+                    failed = True
+                    raise
+
+        workers = [asyncio.create_task(worker()) for _ in range(min(self._settings.copy_workers, len(parts)))]
+        for outcome in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _parts(self, lane: Lane) -> list[PartRecord]:
         """The table's parts: those saved, or planned now. The table is COPYING from here on."""
@@ -209,28 +209,33 @@ class Copies:
         decoder = CopyDecoder(
             lane.plan, settings.max_batch_rows, int(settings.max_batch_bytes), part.index * ORDINALS_A_PART
         )
-        rows = size = 0
-        with contextlib.closing(self._source.read_part(lane.plan, part.body, snapshot)) as chunks:
-            for chunk in chunks:
-                decoder.receive(chunk)
-                while decoder.full:
-                    rows, size = self._insert(lane, decoder, rows, size)
-                if self._stop:
-                    raise retry.Stopped
-        decoder.finish()
-        rows, size = self._insert(lane, decoder, rows, size)
-        part.rows, part.bytes, part.done = rows, size, True
+        part.rows = part.bytes = 0
+        try:
+            with contextlib.closing(self._source.read_part(lane.plan, part.body, snapshot)) as chunks:
+                for chunk in chunks:
+                    decoder.receive(chunk)
+                    while decoder.full:
+                        self._insert(lane, decoder, part)
+                    if self._stop:
+                        raise retry.Stopped
+            decoder.finish()
+            self._insert(lane, decoder, part)
+        except BaseException:
+            lane.uncopied(part.rows, part.bytes)
+            raise
+        part.done = True
         self._store.save_part(self._pipe_name, lane.plan.table.oid, part)
         failpoint.reached("after a copy part")
 
-    def _insert(self, lane: Lane, decoder: CopyDecoder, rows: int, size: int) -> tuple[int, int]:
+    def _insert(self, lane: Lane, decoder: CopyDecoder, part: PartRecord) -> None:
         batch = decoder.take()
         if batch is None:
-            return rows, size
+            return
         retry.for_ever_in_thread(lambda: self._target.insert(batch), self._stop, lane.report)
         failpoint.reached("within a copy part")
         lane.copied(batch)
-        return rows + batch.rows, size + batch.text_bytes
+        part.rows += batch.rows
+        part.bytes += batch.text_bytes
 
     # What the stream has to say
 

@@ -83,6 +83,11 @@ class Lane:
         """The floors of all that is not yet durable."""
         return (batch.floor for batch in self._waiting)
 
+    @property
+    def oldest_commit(self) -> int:
+        """Commit time of the oldest row that waits or is in flight, microseconds since 1970; 0 for none."""
+        return self._waiting[0].committed_at if self._waiting else 0
+
     def submit(self, batch: Batch) -> None:
         """Queue a batch behind those that wait."""
         self._waiting.append(batch)
@@ -144,6 +149,11 @@ class Lane:
         self.record.rows_copied += batch.rows
         self.record.bytes_copied += batch.text_bytes
 
+    def uncopied(self, rows: int, size: int) -> None:
+        """Take figures back: the part is copied again."""
+        self.record.rows_copied -= rows
+        self.record.bytes_copied -= size
+
     def report(self, error: PenstockError) -> None:
         """Remember what is being tried again."""
         self.trouble = error.message
@@ -172,7 +182,7 @@ class Lane:
         """Save the table's record."""
         await asyncio.to_thread(self._around.store.save_table, self._around.pipe_name, self.record)
 
-    async def fail(self, error: TableError) -> None:
+    async def fail(self, error: PenstockError) -> None:
         """Set the table aside. Its reason is saved before any position beyond its rows can be."""
         if self.record.state is State.FAILED:
             return

@@ -1,0 +1,153 @@
+"""The commands. Each says in its help what it does, with an example."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import penstock
+from penstock.cli.output import BLOCKED, errors_told, print_json
+from penstock.config import load
+from penstock.errors import ConfigError, NotYetError
+from penstock.observe import log
+
+app = typer.Typer(
+    name="penstock",
+    help="PostgreSQL → ClickHouse replication in one process: copies the tables, then follows every change.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PipeFile = Annotated[Path, typer.Argument(metavar="PIPE.toml", help="The pipe's definition.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from penstock.decode import implementation
+
+        typer.echo(f"penstock {penstock.__version__}, {implementation} decoder")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version_wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version and decoder.")
+    ] = False,
+    log_format: Annotated[str, typer.Option("--log-format", help="text or json.")] = "text",
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Set up logging."""
+    with errors_told(as_json=False):
+        if log_format not in ("text", "json"):
+            raise ConfigError(f"--log-format {log_format} is not known", hint="Use text or json.")
+        if log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigError(f"--log-level {log_level} is not known", hint="Use debug, info, warning or error.")
+    log.configure(log_format="json" if log_format == "json" else "text", level=log_level)
+
+
+@app.command()
+def run(
+    file: PipeFile,
+    once: Annotated[bool, typer.Option("--once", help="Stop when everything committed before the start is there.")] = False,
+    json_wanted: AsJson = False,
+) -> None:
+    """Run one pipe in the foreground.
+
+    Copies what is not copied yet, then follows every change until Ctrl-C. It goes on where it stopped.
+
+    Example: penstock run shop.toml
+    """
+    from penstock.cli.run import run_pipe
+
+    with errors_told(as_json=json_wanted):
+        raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted))
+
+
+@app.command()
+def check(file: PipeFile, json_wanted: AsJson = False) -> None:
+    """Ask every question of both ends, and print the findings with their fixes. Exits with 3 when one blocks the pipe.
+
+    Example: penstock check shop.toml
+    """
+    from penstock.cli.check import check_pipe, show
+
+    with errors_told(as_json=json_wanted):
+        findings = check_pipe(load(file))
+        show(findings, as_json=json_wanted)
+        if any(finding.severity.value == "blocking" for finding in findings):
+            raise typer.Exit(BLOCKED)
+
+
+@app.command()
+def query(
+    pipe: Annotated[str, typer.Argument(metavar="PIPE", help="The pipe's name, or its definition.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A select; - reads it from standard input.")],
+    output_format: Annotated[str, typer.Option("--format", help="A ClickHouse output format.")] = "PrettyCompact",
+    json_wanted: AsJson = False,
+) -> None:
+    """Read the destination, also while the pipe runs.
+
+    Example: penstock query shop.toml "select count() from orders_current"
+    """
+    from penstock.cli.query import ask_pipe
+
+    with errors_told(as_json=json_wanted):
+        text = sys.stdin.read() if sql == "-" else sql
+        sys.stdout.buffer.write(ask_pipe(pipe, text, "JSONEachRow" if json_wanted else output_format))
+        sys.stdout.buffer.flush()
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option("--seconds", help="How long; 0: until Ctrl-C.", min=0)] = 60,
+    json_wanted: AsJson = False,
+) -> None:
+    """A PostgreSQL with a live shop, replicated into an embedded ClickHouse while you watch. Cleans up at the end.
+
+    Example: penstock demo --seconds 20
+    """
+    from penstock.demo.main import demo as run_demo
+
+    with errors_told(as_json=json_wanted):
+        raise typer.Exit(run_demo(seconds, as_json=json_wanted))
+
+
+LATER = {
+    "setup": "shows what would be changed at the source, and does it with --apply",
+    "serve": "supervisor, REST API, web pages and metrics",
+    "create": "adds a pipe to the supervisor",
+    "list": "lists the pipes",
+    "status": "shows a pipe's state",
+    "pause": "pauses a pipe",
+    "resume": "resumes a pipe",
+    "resync": "copies a table again, beside the old one",
+    "add": "adds tables to a pipe",
+    "remove": "removes tables from a pipe",
+    "edit": "changes a pipe's settings",
+    "drop": "removes a pipe, its slot and its publication",
+    "logs": "shows a pipe's log",
+    "verify": "compares both ends",
+}
+
+
+def _later(name: str, what: str) -> None:
+    @app.command(name, hidden=True, help=f"Not yet: {what}.", context_settings={"ignore_unknown_options": True})
+    def command(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        with errors_told(as_json="--json" in (words or [])):
+            raise NotYetError(f"penstock {name} ({what}) is not built yet", hint="penstock --help lists what there is.")
+
+
+for _name, _what in LATER.items():
+    _later(_name, _what)
+
+
+def main() -> None:
+    """The ``penstock`` program."""
+    app()

@@ -1,0 +1,45 @@
+"""What every command shares: how an error looks, and which exit code it gives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from penstock.errors import ConfigError, NotYetError, PenstockError
+from penstock.observe.log import scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3
+
+
+@contextlib.contextmanager
+def errors_told(*, as_json: bool) -> Iterator[None]:
+    """Turn a PenstockError into words on stderr (or JSON on stdout) and an exit code."""
+    try:
+        yield
+    except PenstockError as error:
+        tell(error, as_json=as_json)
+        raise typer.Exit(USAGE if isinstance(error, ConfigError | NotYetError) else FAILED) from None
+
+
+def tell(error: PenstockError, *, as_json: bool) -> None:
+    """Say what happened and what to do next, without a secret."""
+    kind = type(error).__name__.removesuffix("Error")
+    if as_json:
+        print_json({"error": scrub(error.message), "kind": kind, "hint": scrub(error.hint)})
+        return
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {scrub(error.message)}", err=True)
+    if error.hint:
+        typer.echo(f"{typer.style(' next:', bold=True)} {scrub(error.hint)}", err=True)
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,112 @@
+"""The two ends of a pipe, as the pipeline needs them: blocking calls, for threads."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from penstock.clickhouse import ddl, lookup
+from penstock.clickhouse.writer import Writer
+from penstock.pipeline.complete import complete
+from penstock.pipeline.copy import TableRewrittenError
+from penstock.postgres import copy, slot
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from penstock.batch import Batch
+    from penstock.clickhouse.client import Client
+    from penstock.lsn import Lsn
+    from penstock.pipeline.complete import Identity, Stored
+    from penstock.plan import Plan
+    from penstock.postgres.connection import Connector
+
+FENCE_POLL_SECONDS = 0.05
+VISIBLE_POLL_SECONDS = 0.02
+
+
+class SourceEnd:
+    """PostgreSQL."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+
+    def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+        """Return when every transaction that runs now has ended."""
+        with self.connector.connect() as connection:
+            slot.fence(connection, report, poll_seconds=FENCE_POLL_SECONDS, stopped=stopped)
+
+    def goal(self) -> Lsn:
+        """A position behind everything that is visible now; a commit behind it is on its way (postgres.md 6)."""
+        with self.connector.connect() as connection:
+            lsn = slot.insert_lsn(connection)
+            slot.heartbeat(connection)
+        return lsn
+
+    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
+        """The table's parts, each as JSON."""
+        with self.connector.connect(copying=True) as connection:
+            parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=part_rows)
+        return [part.to_json() for part in parts]
+
+    def read_part(self, plan: Plan, part: str, snapshot: str) -> Iterator[bytes]:
+        """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
+        chunks = copy.read_part(
+            self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
+        )
+        try:
+            with contextlib.closing(chunks):
+                yield from chunks
+        except copy.FilenodeChangedError as error:
+            raise TableRewrittenError(error.message, hint=error.hint) from None
+
+    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+        """An exported snapshot, and the position of the stream at which it was taken."""
+        return slot.exported_snapshot(self.connector)
+
+    def rows(
+        self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
+    ) -> Mapping[Identity, tuple[bytes | None, ...]]:
+        """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23)."""
+        with self.connector.connect(copying=True) as connection:
+            for xid in xids:
+                while slot.in_progress(connection, xid):
+                    time.sleep(VISIBLE_POLL_SECONDS)
+            return copy.read_rows(connection, plan.table, [plan.columns[each].name for each in columns], identities)
+
+
+class DestinationEnd:
+    """ClickHouse."""
+
+    def __init__(self, client: Client, database: str, source: SourceEnd) -> None:
+        self.client = client
+        self.database = database
+        self._writer = Writer(client, database)
+        self._source = source
+
+    def insert(self, batch: Batch) -> None:
+        """Insert a batch without holes; durable when it returns."""
+        self._writer.insert(batch)
+
+    def write(self, batch: Batch, counters: Counter[str]) -> None:
+        """Complete the batch's holes and insert it; durable when it returns."""
+        if batch.holes:
+            complete(batch, self, self._source, counters)
+        self._writer.insert(batch)
+
+    def newest(
+        self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], below: int | None
+    ) -> Mapping[Identity, Stored]:
+        """The newest stored row of each key."""
+        return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
+
+    def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
+        """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
+        ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
+
+
+def _names(plan: Plan) -> list[str]:
+    return [column.name for column in plan.columns]

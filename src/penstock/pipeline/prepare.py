@@ -1,0 +1,211 @@
+"""What has to be in place before a pipe can flow: plans, the destination's tables, publication and slot.
+
+Everything here may be repeated after a crash at any line. Blocking; runs in a thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from penstock.clickhouse import capabilities, ddl
+from penstock.errors import ConfigError, KeyMissingError, NotYetError, SlotError, TableError
+from penstock.lsn import Lsn
+from penstock.pipeline.checkpoint import PipeRecord, TableRecord
+from penstock.pipeline.evolve import fingerprint
+from penstock.pipeline.lifecycle import State
+from penstock.plan import Plan, Shape, compile_plan
+from penstock.postgres import catalog, slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import psycopg
+
+    from penstock.clickhouse.client import Client
+    from penstock.config import Pipe
+    from penstock.pipeline.checkpoint import Store
+    from penstock.table import Table
+    from penstock.typemap import Capabilities
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pipe that is ready to flow."""
+
+    record: PipeRecord
+    tables: tuple[tuple[Plan, TableRecord], ...]
+    refused: tuple[tuple[str, KeyMissingError], ...]  # tables that cannot be followed at all, by name
+    fresh_slot: bool  # made just now, after the publication
+
+
+def refuse_not_yet(pipe: Pipe) -> None:
+    """Raise NotYetError for settings that are known but not built."""
+    wanted = {
+        "pipe.mode": pipe.pipe.mode != "cdc",
+        "source.ssh": pipe.source.ssh is not None,
+    }
+    for setting, is_set in wanted.items():
+        if is_set:
+            raise NotYetError(f"{setting} is set, and this version does not have it yet", hint=f"Leave {setting} out.")
+
+
+def read_tables(pipe: Pipe, connection: psycopg.Connection) -> list[Table]:
+    """The source's tables that belong to the pipe. Raises ConfigError for a name that matches none."""
+    every = catalog.read_tables(connection, lambda _name: True)
+    names = [table.full_name for table in every]
+    exact = [each for each in pipe.tables.include if not set("*?[") & set(each)]
+    for where, wanted in (("include", exact), ("options", list(pipe.tables.options))):
+        for name in wanted:
+            if name not in names:
+                raise _no_such_table(where, name, names)
+    tables = [table for table in every if pipe.tables.matches(table.full_name)]
+    if not tables:
+        raise ConfigError(
+            f"no table of the source matches tables.include = {list(pipe.tables.include)}",
+            hint=f"There are {', '.join(names[:20]) or 'none that the role can see'}. A pattern is schema.table, with * for anything.",
+        )
+    return tables
+
+
+def _no_such_table(where: str, name: str, names: Sequence[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:20]) or 'none that the role can see'}."
+    return ConfigError(f"tables.{where} names {name}, and the source has no such table", hint=hint)
+
+
+def compile_all(
+    pipe: Pipe, tables: Sequence[Table], server: Capabilities
+) -> tuple[list[Plan], list[tuple[str, KeyMissingError]]]:
+    """Plans for the tables that can be followed, and those that cannot. Raises ConfigError for settings that do not fit."""
+    plans: list[Plan] = []
+    refused: list[tuple[str, KeyMissingError]] = []
+    for table in tables:
+        try:
+            plans.append(compile_plan(table, pipe, server))
+        except KeyMissingError as error:
+            refused.append((table.full_name, error))
+    _refuse_clashes(plans, views=pipe.destination.views)
+    return plans, refused
+
+
+def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
+    taken: dict[str, str] = {}
+    for plan in plans:
+        names = [plan.target, *([ddl.view_name(plan)] if views and plan.shape is Shape.CURRENT else [])]
+        for name in names:
+            other = taken.setdefault(name, plan.table.full_name)
+            if other != plan.table.full_name:
+                raise ConfigError(
+                    f'{other} and {plan.table.full_name} would both be "{name}" in the destination',
+                    hint='Set target = "{schema}_{table}" in [tables], or a target in the options of one of them.',
+                )
+
+
+def prepare(
+    pipe: Pipe, store: Store, connection: psycopg.Connection, client: Client, report: Callable[[str], None]
+) -> Prepared:
+    """Bring both ends into the state in which the stream can begin. Raises what the operator must mend."""
+    refuse_not_yet(pipe)
+    server = capabilities.ask(client)
+    plans, refused = compile_all(pipe, read_tables(pipe, connection), server)
+    ddl.ensure_database(client, pipe.database)
+    known = {record.oid: record for record in store.tables(pipe.name)}
+    tables = [(plan, _table_record(pipe, store, client, plan, known.get(plan.table.oid))) for plan in plans]
+    owned = not pipe.source.publication
+    slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
+    record, fresh = _pipe_record(pipe, store, connection, report)
+    return Prepared(record, tuple(tables), tuple(refused), fresh)
+
+
+def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: TableRecord | None) -> TableRecord:
+    mark = fingerprint(plan)
+    record = known or TableRecord(plan.table.oid, plan.table.full_name, plan.target, mark)
+    if record.state is State.FAILED:
+        return record
+    try:
+        if record.fingerprint != mark and record.state is not State.WAITING:
+            raise TableError(
+                f"the columns, the key or the options of {plan.table.full_name} have changed since it was copied",
+                hint="Run: penstock resync, which copies the table again.",
+            )
+        record.fingerprint, record.target = mark, plan.target
+        ddl.ensure_table(client, pipe.database, plan)
+        if pipe.destination.views and plan.shape is Shape.CURRENT:
+            ddl.ensure_view(client, pipe.database, plan)
+    except TableError as error:
+        record.state, record.reason, record.hint = State.FAILED, error.message, error.hint
+    store.save_table(pipe.name, record)
+    return record
+
+
+def _pipe_record(
+    pipe: Pipe, store: Store, connection: psycopg.Connection, report: Callable[[str], None]
+) -> tuple[PipeRecord, bool]:
+    """The pipe's record, with a slot behind it; and whether the slot was made just now."""
+    record = store.pipe(pipe.name)
+    if record is not None and record.position:
+        verify(record, connection)
+        return record, False
+    state = slot.slot_state(connection, pipe.slot)
+    if state is not None and record is None and not pipe.source.slot:
+        raise SlotError(
+            f'the replication slot "{pipe.slot}" exists already, and there is no state of this pipe here',
+            hint=f"Set PENSTOCK_HOME to where the pipe ran before; or give it up: select pg_drop_replication_slot('{pipe.slot}');",
+        )
+    system = slot.system(connection)
+    record = PipeRecord(
+        name=pipe.name,
+        slot=pipe.slot,
+        publication=pipe.publication,
+        system_identifier=system.system_identifier,
+        timeline=system.timeline,
+        position=Lsn(0),
+        owns_publication=not pipe.source.publication,
+        owns_slot=not pipe.source.slot,
+    )
+    store.save_pipe(record)  # the intention, so that a crash right after the slot's creation finds its way back
+    if state is None:
+        record.position = slot.create_slot(connection, pipe.slot, report=report)
+    else:
+        record.position = state.confirmed_flush_lsn
+    store.save_pipe(record)
+    return record, state is None
+
+
+def verify(record: PipeRecord, connection: psycopg.Connection) -> None:
+    """Make sure that the slot goes on where this pipe stopped (postgres.md 4 and 5). Raises SlotError."""
+    start_again = "The missing changes cannot be had any more: drop the pipe's state and slot, and copy again."
+    system = slot.system(connection)
+    if system.system_identifier != record.system_identifier:
+        raise SlotError(
+            f"the source is another database system now (system identifier {system.system_identifier}, was {record.system_identifier})",
+            hint="Point the DSN to the old system; or drop the pipe's state and slot, and copy again.",
+        )
+    if system.timeline != record.timeline:
+        raise SlotError(
+            f"the source has changed its timeline from {record.timeline} to {system.timeline}: a failover or a restore",
+            hint=f"Following a failover is not possible yet. {start_again}",
+        )
+    state = slot.slot_state(connection, record.slot)
+    if state is None:
+        raise SlotError(f'the replication slot "{record.slot}" is gone', hint=start_again)
+    if state.lost:
+        raise SlotError(f'the replication slot "{record.slot}" has lost its WAL ({state.lost})', hint=start_again)
+    if state.confirmed_flush_lsn > record.position:
+        raise SlotError(
+            f'the slot "{record.slot}" is confirmed up to {state.confirmed_flush_lsn}, and this pipe has written up to {record.position} only: '
+            "somebody else has read from it",
+            hint=start_again,
+        )
+    end = slot.insert_lsn(connection)
+    if record.position > end:
+        raise SlotError(
+            f"the source's WAL ends at {end}, before {record.position}, which this pipe has seen: it was restored or failed over",
+            hint=start_again,
+        )

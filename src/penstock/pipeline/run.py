@@ -1,0 +1,357 @@
+"""One pipe, running: opens both ends, copies, follows, reports, and ends in order.
+
+    prepare ──► stream (re-opened whenever it is cut) ──► drain
+            └─► fence ──► copy
+            └─► look at the source's end of the WAL, for the lag
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from penstock.clickhouse.client import Client
+from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError, SourceError
+from penstock.lsn import Lsn
+from penstock.observe.status import Latencies, PipeStatus, TableStatus
+from penstock.pipeline import retry
+from penstock.pipeline.cdc import Cdc
+from penstock.pipeline.checkpoint import Checkpoint
+from penstock.pipeline.copy import Copies
+from penstock.pipeline.ends import DestinationEnd, SourceEnd
+from penstock.pipeline.lane import Lane, Surroundings
+from penstock.pipeline.lifecycle import State
+from penstock.pipeline.prepare import Prepared, prepare, verify
+from penstock.postgres import slot
+from penstock.postgres.connection import Connector
+from penstock.postgres.stream import Stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from penstock.config import Pipe
+    from penstock.pipeline.checkpoint import Store
+
+log = structlog.get_logger()
+
+STATUS_SECONDS = 10  # how often the server hears of us when there is no news
+LOOK_SECONDS = 2.0  # how often to ask for the source's end of the WAL
+HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
+SAME_FRAME = 5  # so often may the stream be unreadable at one position
+INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
+CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
+
+
+class Run:
+    """One run of a pipe. ``await run()`` ends when the pipe is told to stop, has caught up (``once``), or cannot go on."""
+
+    def __init__(self, pipe: Pipe, store: Store, scratch: Path) -> None:
+        self.pipe = pipe
+        self._store = store
+        self._scratch = scratch
+        self._stop = retry.Stop()
+        self._wake = asyncio.Event()
+        self._state = "starting"
+        self._note = ""
+        self._trouble = ""
+        self._connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
+        self._source = SourceEnd(self._connector)
+        self._client: Client | None = None
+        self._lanes: dict[int, Lane] = {}
+        self._cdc: Cdc
+        self._prepared: Prepared
+        self._checkpoint: Checkpoint
+        self._copies: Copies
+        self._finish: Lsn | None = None  # of ``once``
+        self._began = time.monotonic()
+        self._has_streamed = False
+        self._unreadable = 0
+        self._unreadable_at = Lsn(0)
+        self._latencies = Latencies()
+        self._source_end = Lsn(0)
+        self._retained: int | None = None
+        self._reopen = asyncio.Event()
+        self._reopened = asyncio.Event()
+
+    def stop(self) -> None:
+        """End in order: what was read is written, saved and confirmed."""
+        self._state = "stopping"
+        self._stop.set()
+        self._wake.set()
+
+    def query(self, sql: str, output_format: str) -> bytes:
+        """Read the destination; in a thread. Raises DestinationError."""
+        if self._client is None:
+            raise PenstockError("the pipe is still starting", hint="Ask again in a moment.")
+        return self._client.raw(sql, output_format, database=self.pipe.database)
+
+    # Running
+
+    async def run(self, *, once: bool = False) -> None:
+        """Run the pipe. Raises PenstockError when it cannot go on."""
+        try:
+            await self._open()
+            await self._flow(once=once)
+        except retry.Stopped:
+            pass
+        except BaseException:
+            self._state = "failed"
+            raise
+        else:
+            self._state = "stopped"
+        finally:
+            if self._client is not None:
+                await asyncio.to_thread(self._client.close)
+
+    async def _open(self) -> None:
+        self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
+        prepared = self._prepared = await asyncio.to_thread(self._prepare, self._client)
+        self._note = ""
+        destination = DestinationEnd(self._client, self.pipe.database, self._source)
+        at_a_time = INSERTS_EMBEDDED if self._client.embedded else INSERTS_SERVER
+        around = Surroundings(
+            self.pipe.name,
+            self._store,
+            destination,
+            self._stop,
+            asyncio.Semaphore(at_a_time),
+            self._wake,
+            self._visible,
+        )
+        self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
+        self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
+        epoch = prepared.record.epoch
+        self._copies = Copies(
+            self.pipe.name,
+            list(self._lanes.values()),
+            self._source,
+            destination,
+            store=self._store,
+            settings=self.pipe.settings,
+            epoch=epoch,
+            stop=self._stop,
+        )
+        self._cdc = Cdc(
+            self._lanes,
+            self._checkpoint,
+            self._copies,
+            settings=self.pipe.settings,
+            epoch=epoch,
+            insert_cap=CAP_EMBEDDED if self._client.embedded else CAP_SERVER,
+            stop=self._stop,
+            wake=self._wake,
+        )
+        for name, error in prepared.refused:
+            log.warning("table refused", table=name, why=error.message, fix=error.hint)
+
+    def _prepare(self, client: Client) -> Prepared:
+        with self._connector.connect() as connection:
+            return prepare(self.pipe, self._store, connection, client, self._say)
+
+    async def _flow(self, *, once: bool) -> None:
+        self._state = "running"
+        if once:
+            self._finish = await asyncio.to_thread(self._source.goal)
+        self._cdc.until = lambda: self._reopen.is_set() or self._finished()
+        stream = asyncio.create_task(self._follow(), name="stream")
+        others = [asyncio.create_task(self._copy(), name="copy"), asyncio.create_task(self._look(), name="look")]
+        try:
+            running = {stream, *others}
+            while not stream.done():
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stream}:
+                    task.result()
+            stream.result()
+        finally:
+            self._stop.set()
+            self._wake.set()
+            others[1].cancel()
+            await asyncio.gather(stream, *others, return_exceptions=True)
+            await asyncio.to_thread(self._copies.close)
+
+    def _finished(self) -> bool:
+        """Whether ``once`` is done: every table is settled, and what was committed before the start is durable."""
+        if self._finish is None or self._checkpoint.saved < self._finish:
+            return False
+        return all(lane.record.state in (State.STREAMING, State.FAILED) for lane in self._lanes.values())
+
+    # The stream
+
+    async def _follow(self) -> None:
+        while not self._stop:
+            await retry.for_ever(self._sessions, self._stop, self._report)
+            if not self._reopen.is_set():
+                return
+            self._reopen.clear()
+
+    async def _sessions(self) -> None:
+        """Follow, on one connection after the other for as long as each gets further; raises what cut one that did not."""
+        while True:
+            await asyncio.to_thread(self._verify)
+            saved = self._checkpoint.saved
+            stream = await self._open_stream()
+            try:
+                await self._cdc.follow(stream)
+            except PenstockError as error:
+                if not retry.helps(error) or self._checkpoint.saved == saved:
+                    raise self._judged(error) from None
+                self._report(error)
+            else:
+                return
+            finally:
+                await stream.close()
+
+    def _verify(self) -> None:
+        with self._connector.connect() as connection:
+            verify(replace(self._prepared.record, position=self._checkpoint.saved), connection)
+
+    async def _open_stream(self) -> Stream:
+        settings, record = self.pipe.settings, self._prepared.record
+        try:
+            stream = await Stream.open(
+                self._connector,
+                record.slot,
+                record.publication,
+                work_mem=settings.decoding_work_mem,
+                status_seconds=STATUS_SECONDS,
+            )
+        except SlotHeldError as error:
+            if not self._has_streamed and time.monotonic() - self._began > HELD_SECONDS:
+                raise SlotError(error.message, hint=error.hint) from None
+            raise
+        self._has_streamed = True
+        self._unreadable = 0 if self._checkpoint.saved > self._unreadable_at else self._unreadable
+        self._trouble = ""
+        self._reopened.set()
+        log.info("stream open", slot=record.slot, position=str(self._checkpoint.saved))
+        return stream
+
+    def _judged(self, error: PenstockError) -> PenstockError:
+        """An unreadable stream that stays so at the same position is not for trying again."""
+        if isinstance(error, FrameError):
+            self._unreadable += 1
+            self._unreadable_at = self._checkpoint.saved
+            if self._unreadable >= SAME_FRAME:
+                return SlotError(
+                    f"the stream after {self._checkpoint.saved} cannot be read: {error.message}",
+                    hint="Nothing beyond it was confirmed, so nothing is lost. Report it, with this message.",
+                )
+        return error
+
+    # The copy
+
+    async def _copy(self) -> None:
+        waiting = [lane for lane in self._lanes.values() if lane.record.state in (State.WAITING, State.COPYING)]
+        if not waiting:
+            return
+        try:
+            await self._fence()
+            if not self._prepared.fresh_slot and any(lane.record.state is State.WAITING for lane in waiting):
+                await self._reopen_behind_publication()
+            await self._copies.run()
+        except retry.Stopped:
+            pass
+
+    async def _fence(self) -> None:
+        await retry.for_ever(
+            lambda: asyncio.to_thread(self._source.fence, self._say, lambda: bool(self._stop)), self._stop, self._report
+        )
+        self._note = ""
+
+    async def _reopen_behind_publication(self) -> None:
+        """A walsender that ran before a table was published may stay blind to it (postgres.md 10)."""
+        goal = await retry.for_ever(lambda: asyncio.to_thread(self._source.goal), self._stop, self._report)
+        while self._checkpoint.saved < goal:
+            await self._stop.sleep(0.05)
+        self._reopened.clear()
+        self._reopen.set()
+        while not self._reopened.is_set():
+            await self._stop.sleep(0.05)
+        await self._fence()
+
+    # Looking around
+
+    async def _look(self) -> None:
+        """Ask the source where its WAL ends, and nudge the stream when it has not moved although there was something."""
+        before = Lsn(0)
+        while True:
+            with contextlib.suppress(SourceError):
+                stuck = before == self._cdc.position
+                before = self._cdc.position
+                await asyncio.to_thread(self._ask_source, stuck=stuck)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _ask_source(self, *, stuck: bool) -> None:
+        with self._connector.connect() as connection:
+            self._source_end = slot.insert_lsn(connection)
+            state = slot.slot_state(connection, self._prepared.record.slot)
+            self._retained = state.retained_bytes if state else None
+            if stuck and self._source_end > self._cdc.position:
+                slot.heartbeat(connection)
+
+    def _say(self, note: str) -> None:
+        if note != self._note:
+            self._note = note
+            log.info("waiting", why=note)
+
+    def _report(self, error: PenstockError) -> None:
+        if error.message != self._trouble:
+            self._trouble = error.message
+            log.warning("trying again", error=error.message, fix=error.hint)
+
+    def _visible(self, committed_at: int, rows: int) -> None:
+        if committed_at and rows:
+            self._latencies.add(time.time() * 1000 - committed_at / 1000)
+
+    # What people see
+
+    def status(self) -> PipeStatus:
+        """The pipe as it is at the moment."""
+        if not self._lanes and self._state == "starting":
+            return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
+        now = time.monotonic()
+        written = self._cdc.written or self._checkpoint.saved
+        end = max(self._source_end, self._cdc.received)
+        tables = [_table_status(lane, now, max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()]
+        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._prepared.refused]
+        return PipeStatus(
+            self.pipe.name,
+            self._state,
+            tables=tuple(sorted(tables, key=lambda each: each.full_name)),
+            position=written,
+            received=end,
+            confirmed=self._checkpoint.saved,
+            retained_bytes=self._retained,
+            latency_p50_ms=self._latencies.p50,
+            latency_p99_ms=self._latencies.p99,
+            note=self._note,
+            last_error=self._trouble,
+        )
+
+
+def _table_status(lane: Lane, now: float, lag_bytes: int) -> TableStatus:
+    record = lane.record
+    copying = record.state is State.COPYING
+    elapsed = now - lane.copy_began
+    left = lane.rows_estimated - record.rows_copied
+    return TableStatus(
+        record.full_name,
+        record.state.value,
+        target=record.target,
+        rows_copied=record.rows_copied,
+        rows_estimated=lane.rows_estimated,
+        bytes_copied=record.bytes_copied,
+        seconds_left=max(0.0, left * elapsed / record.rows_copied) if copying and record.rows_copied else None,
+        changes=lane.changes,
+        changes_per_second=lane.rate.per_second(now),
+        lag_bytes=lag_bytes,
+        lag_seconds=max(0.0, time.time() - lane.oldest_commit / 1e6) if lane.oldest_commit else 0.0,
+        note="" if record.state is not State.FAILED else record.hint,
+        last_error=record.reason or lane.trouble,
+        counters=dict(lane.counters),
+    )
