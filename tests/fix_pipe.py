@@ -1,0 +1,224 @@
+"""Whole pipes under test: ``penstock`` as a subprocess between a real PostgreSQL and a real ClickHouse."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from penstock.control import queries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fix_postgres import Database
+    from tests.servers.clickhouse import ClickHouseServer
+
+WAIT_SECONDS = 60.0
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+
+
+@dataclass
+class Case:
+    """A pipe called ``shop`` with a home of its own."""
+
+    folder: Path
+    database: Database
+    destination: str
+    server: ClickHouseServer | None = None
+    source_dsn: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "shop.toml"
+
+    def define(self, tables: str = "", settings: str = "", source: str = "", destination: str = "", options: str = "") -> None:
+        """Write the definition; every argument is TOML that goes into its section."""
+        self.file.write_text(
+            f'[pipe]\nname = "shop"\n'
+            f"[source]\ndsn = {json.dumps(self.source_dsn or self.database.dsn)}\n{source}\n"
+            f"[destination]\ndsn = {json.dumps(self.destination)}\n{destination}\n"
+            f"[tables]\n{tables}\n{options}\n[settings]\n{settings}\n"
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "penstock", *words]
+
+    def _environment(self, failpoint: str = "") -> dict[str, str]:
+        return {**os.environ, "PENSTOCK_HOME": str(self.home), "PENSTOCK_FAILPOINT": failpoint, **self.environment}
+
+    def penstock(self, *words: str, timeout: float = 120, failpoint: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*words),
+            env=self._environment(failpoint),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def once(self, *, failpoint: str = "", expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """``run --once``, with the exit code that is expected."""
+        done = self.penstock("run", str(self.file), "--once", failpoint=failpoint)
+        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    @contextmanager
+    def running(self, *, failpoint: str = "") -> Iterator[subprocess.Popen[str]]:
+        """``run`` in the background; ended by SIGTERM, which must end it well."""
+        log = self.folder / "run.log"
+        with log.open("a") as out:
+            process = subprocess.Popen(
+                self.command("run", str(self.file)), env=self._environment(failpoint), stdout=out, stderr=out, text=True
+            )
+        try:
+            yield process
+        except BaseException:
+            print(log.read_text()[-6000:])
+            process.kill()
+            process.wait()
+            raise
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(12) == 0, log.read_text()[-4000:]
+
+    def log(self) -> str:
+        return (self.folder / "run.log").read_text()
+
+    # The destination
+
+    def query(self, sql: str) -> list[list[str | None]]:
+        """Rows as texts, from the running process, the server, or the files of an embedded ClickHouse."""
+        if self.server is not None:
+            text = self.server.query(f"{sql} format TSV", database="shop")
+        else:
+            answer = queries.ask(self.home, "shop", sql, "TSV")
+            if answer is None:
+                done = self.penstock("query", str(self.file), sql, "--format", "TSV")
+                assert done.returncode == 0, done.stderr
+                text = done.stdout
+            else:
+                text = answer.decode(errors="surrogateescape")
+        return [[_unescape(each) for each in line.split("\t")] for line in text.splitlines()]
+
+    def wait_for(self, sql: str, wanted: Any, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until the first value of the query is ``wanted``."""
+        self.wait_until(lambda: self._first(sql) == str(wanted), f"{sql} is {wanted}", seconds, lambda: self._first(sql))
+
+    def _first(self, sql: str) -> str | None:
+        try:
+            rows = self.query(sql)
+        except Exception as error:  # the table may not be there yet
+            return f"({type(error).__name__}: {error})"
+        return rows[0][0] if rows else None
+
+    def wait_until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        seconds: float = WAIT_SECONDS,
+        seen: Callable[[], object] = lambda: "",
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"after {seconds} s it is not true that {what}; seen: {seen()}"
+            time.sleep(0.02)
+
+    # Both ends
+
+    def differences(self, table: str, target: str = "", view: str = "") -> list[str]:
+        """Rows that differ between ``schema.table`` and its current view, as texts; empty when both are equal."""
+        schema, _, name = table.partition(".")
+        columns = self.database.fetch(
+            "select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid)::regtype::text from pg_attribute a"
+            " join pg_type t on t.oid = a.atttypid where a.attrelid = %s::regclass and a.attnum > 0"
+            " and not a.attisdropped and a.attgenerated = '' order by a.attnum",
+            f'"{schema}"."{name}"',
+        )
+        names = ", ".join('"' + each.replace('"', '""') + '"' for each, _ in columns)
+        theirs = self.database.fetch(f'select {", ".join(f"{_q(each)}::text" for each, _ in columns)} from "{schema}"."{name}"')
+        quoted = ", ".join("`" + each.replace("\\", "\\\\").replace("`", "\\`") + "`" for each, _ in columns)
+        ours = self.query(f"select {quoted} from `{view or (target or name) + '_current'}`")
+        assert names
+        source = sorted(tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in theirs)
+        found = sorted(tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in ours)
+        if source == found:
+            return []
+        missing, extra = _without(source, found), _without(found, source)
+        return [f"{len(source)} rows in the source, {len(found)} in the destination", *(f"missing {each}" for each in missing[:5]), *(f"extra {each}" for each in extra[:5])]
+
+    def assert_equal(self, *tables: str) -> None:
+        for table in tables:
+            assert self.differences(table) == []
+
+
+def _q(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _without(rows: list[Any], others: list[Any]) -> list[Any]:
+    from collections import Counter
+
+    return list((Counter(rows) - Counter(others)).elements())
+
+
+def _normal(kind: str, value: str | None) -> str:
+    """One text form for both sides. NULL is told apart from every text."""
+    if value is None:
+        return "\0NULL"
+    if kind == "boolean":
+        return {"t": "true", "f": "false"}.get(value, value)
+    if kind == "numeric":
+        return str(Decimal(value).normalize() + 0) if value != "NaN" else value
+    if kind in ("real", "double precision"):
+        return repr(float(value))
+    if kind.startswith("timestamp"):
+        text = re.sub(r"[+-]\d\d(:\d\d)?$", "", value)
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if kind.startswith("time without"):
+        return value.rstrip("0").rstrip(".") if "." in value else value
+    if kind == "bytea" and not value.startswith("\\x"):
+        return "\\x" + value.encode(errors="surrogateescape").hex()
+    return value
+
+
+def _unescape(text: str) -> str | None:
+    if text == "\\N":
+        return None
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text) if "\\" in text else text
+
+
+@pytest.fixture(params=["embedded", "server"])
+def case(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Case]:
+    """A pipe into an embedded ClickHouse, and the same into a server."""
+    if request.param == "embedded":
+        yield Case(tmp_path, database, f"chdb://{tmp_path}/chdb")
+        return
+    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
+    server.query("drop database if exists shop sync")
+    yield Case(tmp_path, database, server.dsn(), server)
+    server.query("drop database if exists shop sync")
+
+
+@pytest.fixture
+def embedded(database: Database, tmp_path: Path) -> Case:
+    """A pipe into an embedded ClickHouse."""
+    return Case(tmp_path, database, f"chdb://{tmp_path}/chdb")
