@@ -87,6 +87,7 @@ class Table:
     leaves: tuple[Leaf, ...] = ()  # empty for an ordinary table
     estimated_rows: int = 0
     estimated_bytes: int = 0
+    partitioned: bool = False  # a root, which holds no rows itself; it may have no leaves yet
 
     @property
     def full_name(self) -> str:

@@ -1,0 +1,29 @@
+"""The PostgreSQL side: connections, catalog, publication and slot, the stream, the copy, checks. Knows nothing of ClickHouse.
+
+Queries of more than a line are named and live in ``queries.sql``.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING, cast
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from typing import LiteralString
+
+_NAMED = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def _load() -> dict[str, sql.SQL]:
+    pieces = _NAMED.split(files(__name__).joinpath("queries.sql").read_text(encoding="utf-8"))
+    return {
+        name: sql.SQL(cast("LiteralString", text.strip()))
+        for name, text in zip(pieces[1::2], pieces[2::2], strict=True)
+    }
+
+
+QUERIES = _load()
+"""The statements of ``queries.sql`` by name. A doubled brace or percent sign stands for itself."""

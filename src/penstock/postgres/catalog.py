@@ -1,0 +1,207 @@
+"""Reads what the source's catalog says about tables. The only place that knows pg_class, pg_attribute, pg_type and pg_index.
+
+A partitioned table is one table with leaves; a child of inheritance is a table of its own. Temporary, unlogged and foreign
+tables are left out: logical decoding has nothing of theirs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import namedtuple_row
+
+from penstock.postgres import QUERIES
+from penstock.postgres.connection import translated
+from penstock.table import Column, Leaf, ReplicaIdentity, Table, Type, TypeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from penstock.postgres.connection import Connection
+
+_KINDS = {
+    "b": TypeKind.BASE,
+    "e": TypeKind.ENUM,
+    "d": TypeKind.DOMAIN,
+    "c": TypeKind.COMPOSITE,
+    "r": TypeKind.RANGE,
+    "m": TypeKind.MULTIRANGE,
+}
+_ROW_OVERHEAD = 28  # bytes of a heap tuple's header and line pointer
+_USUAL_WIDTH = 32  # what the planner takes for a column of varying length
+
+
+def read_tables(connection: Connection, matches: Callable[[str], bool]) -> list[Table]:
+    """The tables whose ``schema.name`` matches, by schema and name. Raises SourceError."""
+    with translated("reading the catalog"), connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")  # one picture for all queries
+        rows = [row for row in _fetch(connection, "tables") if matches(f"{row.nspname}.{row.relname}")]
+        leaves: dict[int, list[Any]] = defaultdict(list)
+        for leaf in _fetch(connection, "leaves", oids=[row.oid for row in rows if row.partitioned]):
+            leaves[leaf.root].append(leaf)
+        oids = [row.oid for row in rows] + [leaf.oid for each in leaves.values() for leaf in each]
+        catalog = _Catalog.read(connection, oids)
+    return [catalog.table(row, leaves[row.oid]) for row in rows]
+
+
+def _fetch(connection: Connection, name: str, **parameters: Any) -> list[Any]:
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        return cursor.execute(QUERIES[name], parameters).fetchall()
+
+
+def _grouped(rows: Iterable[Any], key: str) -> Mapping[int, list[Any]]:
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        groups[getattr(row, key)].append(row)
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """Rows of the catalog by relation, for putting tables together."""
+
+    columns: Mapping[int, list[Any]]
+    indexes: Mapping[int, list[Any]]
+    sizes: Mapping[int, Any]
+    types: _Types
+
+    @classmethod
+    def read(cls, connection: Connection, oids: Sequence[int]) -> _Catalog:
+        columns = _fetch(connection, "columns", oids=oids)
+        return cls(
+            columns=_grouped(columns, "attrelid"),
+            indexes=_grouped(_fetch(connection, "identities", oids=oids), "indrelid"),
+            sizes={row.oid: row for row in _fetch(connection, "sizes", oids=oids)},
+            types=_Types.read(connection, {(row.atttypid, row.atttypmod) for row in columns}),
+        )
+
+    def table(self, row: Any, leaf_rows: Sequence[Any]) -> Table:
+        columns = tuple(self._column(each) for each in self._live(row.oid))
+        leaves = tuple(self._leaf(each) for each in leaf_rows)
+        identity, key = self._identity(row, columns), self._key(row)
+        if leaves:
+            carried = [self._identity(leaf, columns) for leaf in leaf_rows]
+            identity = tuple(name for name in self._names(row.oid) if all(name in each for each in carried))
+            if any(each and not set(key) <= set(each) for each in carried):
+                key = ()  # a delete from that leaf would not say which row
+        holders = [self.sizes[oid] for oid in ([leaf.oid for leaf in leaves] or [row.oid]) if oid in self.sizes]
+        return Table(
+            oid=row.oid,
+            schema=row.nspname,
+            name=row.relname,
+            columns=columns,
+            key=key,
+            replica_identity=ReplicaIdentity(row.relreplident),
+            identity=identity,
+            generated=tuple(each.attname for each in self.columns.get(row.oid, ()) if each.generated),
+            leaves=leaves,
+            estimated_rows=sum(self._rows(size) for size in holders),
+            estimated_bytes=sum(size.bytes for size in holders),
+            partitioned=row.partitioned,
+        )
+
+    def _live(self, oid: int) -> list[Any]:
+        return [row for row in self.columns.get(oid, ()) if not row.generated]
+
+    def _names(self, oid: int) -> tuple[str, ...]:
+        return tuple(row.attname for row in self._live(oid))
+
+    def _column(self, row: Any) -> Column:
+        type_ = self.types.of(row.atttypid, row.atttypmod)
+        return Column(
+            name=row.attname,
+            number=row.attnum,
+            type=type_,
+            # A NULL can get past a domain's NOT NULL (PostgreSQL manual, CREATE DOMAIN, Notes): only the column's own counts.
+            not_null=row.not_null,
+            dimensions=self.types.dimensions(row.atttypid, row.attndims),
+            # Not attstorage: what was stored out of line before SET STORAGE PLAIN still is.
+            may_be_unchanged=row.attlen == -1 and self.types.toastable(row.atttypid),
+        )
+
+    def _leaf(self, row: Any) -> Leaf:
+        identity = ReplicaIdentity(row.relreplident)
+        return Leaf(row.oid, row.nspname, row.relname, identity, self._names(row.oid))
+
+    def _key(self, row: Any) -> tuple[str, ...]:
+        """The columns of USING INDEX, else of the primary key, if its index is immediate (postgres.md 21)."""
+        by_index = row.relreplident == ReplicaIdentity.INDEX.value
+        for index in self.indexes.get(row.oid, ()):
+            if index.indimmediate and (index.indisreplident if by_index else index.indisprimary):
+                return tuple(index.columns)
+        return ()
+
+    def _identity(self, row: Any, columns: Sequence[Column]) -> tuple[str, ...]:
+        """What an old tuple of this relation carries, by name."""
+        match ReplicaIdentity(row.relreplident):
+            case ReplicaIdentity.FULL:
+                return tuple(column.name for column in columns)
+            case ReplicaIdentity.NOTHING:
+                return ()
+            case _:
+                key = self._key(row)
+                return tuple(name for name in self._names(row.oid) if name in key)
+
+    def _rows(self, size: Any) -> int:
+        """As the planner estimates: the density of the last ANALYZE times today's pages; without one, by the columns' width."""
+        if size.relpages > 0 and size.reltuples >= 0:
+            return int(size.reltuples / size.relpages * size.pages)
+        width = sum(row.attlen if row.attlen > 0 else _USUAL_WIDTH for row in self.columns.get(size.oid, ()))
+        return int(size.heap_bytes // (width + _ROW_OVERHEAD))
+
+
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """The types that columns use, with all that they are made of."""
+
+    rows: Mapping[int, Any]
+    names: Mapping[tuple[int, int], str]
+
+    @classmethod
+    def read(cls, connection: Connection, used: set[tuple[int, int]]) -> _Types:
+        rows: dict[int, Any] = {}
+        pairs = set(used)
+        while missing := {oid for oid, _ in pairs} - rows.keys():
+            rows |= {row.oid: row for row in _fetch(connection, "types", oids=sorted(missing))}
+            missing -= rows.keys()
+            if missing:  # dropped while we read: the next reading knows better
+                pairs = {pair for pair in pairs if pair[0] not in missing}
+            pairs |= {inner for pair in pairs if (inner := _inner(rows[pair[0]], pair[1]))}
+        ordered = sorted(pairs)
+        named = _fetch(
+            connection, "type_names", oids=[each[0] for each in ordered], modifiers=[each[1] for each in ordered]
+        )
+        return cls(rows, {(row.oid, row.modifier): row.format_type for row in named})
+
+    def of(self, oid: int, modifier: int) -> Type:
+        """The type with its base type or element."""
+        row = self.rows[oid]
+        inner = _inner(row, modifier)
+        return Type(
+            oid=oid,
+            name=row.name,
+            sql=self.names[oid, modifier],
+            kind=TypeKind.ARRAY if row.element else _KINDS.get(row.typtype, TypeKind.BASE),
+            modifier=modifier,
+            inner=self.of(*inner) if inner else None,
+        )
+
+    def dimensions(self, oid: int, declared: int) -> int:
+        """Declared dimensions, a domain's own included; an array has at least one."""
+        row = self.rows[oid]
+        if row.typtype == "d":
+            return self.dimensions(row.typbasetype, int(row.typndims) or declared)
+        return max(declared, 1) if row.element else 0
+
+    def toastable(self, oid: int) -> bool:
+        """Whether values of the type can be stored out of line."""
+        return bool(self.rows[oid].toastable)
+
+
+def _inner(row: Any, modifier: int) -> tuple[int, int] | None:
+    """A domain's base type with the domain's modifier; an array's element with the array's."""
+    if row.typtype == "d":
+        return row.typbasetype, row.typtypmod
+    return (row.element, modifier) if row.element else None

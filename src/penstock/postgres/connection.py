@@ -1,0 +1,163 @@
+"""Connections to the source, and the one place where the driver's errors become Penstock's.
+
+Every session gets the settings that fix PostgreSQL's text form (types.md), an empty search path, so that no object of the
+user's stands in for one of the system's, and no time limits of the role's, which would end a copy half-way.
+A connection is made anew each time: libpq resolves the host's name, the password is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import conninfo
+
+from penstock.errors import ConfigError, SourceError, SourceUnavailableError
+from penstock.postgres.trouble import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from penstock.config import Source
+    from penstock.errors import PenstockError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+SESSION = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "TimeZone": "UTC",
+    "search_path": "",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "quote_all_identifiers": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""Settings of every session, known to every version from 12 on."""
+
+NETWORK = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""What the DSN may override: a link that is cut without a word is noticed within a minute."""
+
+_NO_LIMITS = "select set_config(name, '0', false) from pg_catalog.pg_settings where name in ('transaction_timeout', 'idle_session_timeout')"
+
+
+class Connector:
+    """Makes connections to one source."""
+
+    def __init__(self, source: Source, application_name: str) -> None:
+        """Raises ConfigError when the DSN cannot be understood; its text, which may hold a password, is not repeated."""
+        self._source = source
+        self._application_name = application_name
+        try:
+            self._parameters = conninfo.conninfo_to_dict(source.dsn)
+        except psycopg.Error:
+            raise ConfigError(
+                "source.dsn is neither a URI nor a list of key=value pairs that libpq understands",
+                hint='Write "postgresql://user@host:5432/database?sslmode=verify-full"; escape special characters as %XX.',
+            ) from None
+
+    @property
+    def where(self) -> str:
+        """Host, port and database, for messages."""
+        known = self._parameters
+        if known.get("service") and not known.get("host"):
+            return f"service {known['service']}"
+        host = known.get("host") or known.get("hostaddr") or "the local socket"
+        return f"{host}:{known.get('port') or 5432}/{known.get('dbname') or known.get('user') or ''}"
+
+    @property
+    def host(self) -> str:
+        """The host or hosts of the DSN; empty where the DSN leaves it to libpq."""
+        return str(self._parameters.get("host") or "")
+
+    def connect(self, *, autocommit: bool = True, copying: bool = False) -> Connection:
+        """A connection for SQL. On a ``copying`` one row-level security is an error, where it would hide rows.
+
+        Raises SourceUnavailableError, SourceRefusedError or ConfigError.
+        """
+        settings = {"row_security": "off"} if copying else {}
+        connection = self._connect(settings, {})
+        with translated(f"connecting to {self.where}"):
+            connection.execute(_NO_LIMITS)
+            connection.autocommit = autocommit
+        return connection
+
+    def replication(self, settings: Mapping[str, str]) -> Connection:
+        """A connection that speaks the replication protocol, with these session settings too; work with its ``pgconn``.
+
+        It takes simple queries only: ``execute`` without parameters. Raises as ``connect``.
+        """
+        return self._connect(settings, {"replication": "database"})
+
+    def _connect(self, settings: Mapping[str, str], parameters: Mapping[str, str]) -> Connection:
+        given = dict(self._parameters)
+        if self._source.password:
+            given["password"] = self._source.password.read()
+        chosen = " ".join(f"-c {name}={_escaped(value)}" for name, value in {**SESSION, **settings}.items())
+        given["options"] = f"{given.get('options') or ''} {chosen}".strip()
+        fixed = {"client_encoding": "UTF8", "application_name": self._application_name}
+        try:
+            return psycopg.connect("", autocommit=True, **{**NETWORK, **given, **fixed, **parameters})  # type: ignore[arg-type]
+        except (psycopg.Error, UnicodeError) as error:
+            secret = str(given.get("password") or "")
+            raise translate(error, f"connecting to {self.where}", secret=secret) from None
+
+
+def _escaped(value: str) -> str:
+    """A value in libpq's ``options``: spaces and backslashes are escaped (PostgreSQL manual, 34.1.2)."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def sibling(connection: Connection) -> Connection:
+    """A second connection to the very server of this one."""
+    used = {each.keyword.decode(): each.val.decode() for each in connection.pgconn.info if each.val}
+    with translated("connecting again"):
+        return psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Errors of the driver within become Penstock's; ``doing`` names the object, as in ``reading part 3 of public.orders``."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, doing) from None
+
+
+def translate(error: BaseException, doing: str, *, secret: str = "") -> PenstockError:
+    """What an error of psycopg means. ``doing`` says what was tried, with which object; ``secret`` never comes out."""
+    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+    function = (error.diag.source_function or "") if isinstance(error, psycopg.Error) else ""
+    text = _text(error, state, secret)
+    message = f"{doing}: {text}"
+    for rule in RULES:
+        if rule.fits(state, text, function):
+            return rule.error(message, hint=rule.hint)
+    if not state and isinstance(error, (psycopg.OperationalError, UnicodeError)):
+        return SourceUnavailableError(message, hint=RULES[-1].hint)
+    return SourceError(message, hint="See the server's log for the whole error.")
+
+
+def _text(error: BaseException, state: str, secret: str) -> str:
+    """The error in one line, without what may hold a row's value or a secret."""
+    if state.startswith("22"):
+        return f"PostgreSQL could not read a value (SQLSTATE {state})"  # its message repeats the value
+    found = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    lines = (found or str(error)).strip().splitlines() or [type(error).__name__]
+    text = lines[0].removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    if secret:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text

@@ -1,0 +1,120 @@
+-- Named queries; see __init__.py. Everything is qualified or comes from pg_catalog: the search path is empty.
+
+-- name: tables
+select c.oid, n.nspname, c.relname, c.relkind = 'p' as partitioned, c.relreplident
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p')
+  and c.relpersistence = 'p'
+  and not c.relispartition
+  and n.nspname <> 'information_schema'
+  and n.nspname !~ '^pg_'
+order by n.nspname, c.relname
+
+-- name: leaves
+-- Partitions that hold rows, of partitioned tables, however deep.
+select root.oid as root, c.oid, n.nspname, c.relname, c.relreplident
+from unnest(%(oids)s::oid[]) root (oid)
+cross join lateral pg_catalog.pg_partition_tree(root.oid::regclass) tree
+join pg_catalog.pg_class c on c.oid = tree.relid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where tree.isleaf and c.relkind = 'r'
+order by root.oid, n.nspname, c.relname
+
+-- name: columns
+-- not_null: a constraint that is NOT VALID (18) says nothing of the rows that were there before it.
+select a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attndims, a.attlen, a.attgenerated <> '' as generated,
+       a.attnotnull and not exists (
+           select from pg_catalog.pg_constraint k
+           where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum]
+       ) as not_null
+from pg_catalog.pg_attribute a
+where a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
+order by a.attrelid, a.attnum
+
+-- name: types
+-- A type of the user's that is called as one of the system's gets its schema's name too.
+select t.oid,
+       case when n.nspname <> 'pg_catalog' and exists (
+           select from pg_catalog.pg_type b where b.typname = t.typname and b.typnamespace = 'pg_catalog'::regnamespace
+       ) then n.nspname || '.' || t.typname else t.typname::text end as name,
+       t.typtype::text, t.typbasetype, t.typtypmod, t.typndims, t.typstorage <> 'p' as toastable,
+       coalesce((select e.oid from pg_catalog.pg_type e where e.typarray = t.oid limit 1), 0) as element
+from pg_catalog.pg_type t
+join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+where t.oid = any (%(oids)s::oid[])
+
+-- name: type_names
+select u.oid, u.modifier, pg_catalog.format_type(u.oid, u.modifier)
+from unnest(%(oids)s::oid[], %(modifiers)s::int[]) u (oid, modifier)
+
+-- name: identities
+-- Indexes that can tell rows apart: the primary key, and the one of REPLICA IDENTITY USING INDEX.
+select i.indrelid, i.indisprimary, i.indisreplident, i.indimmediate,
+       array(select a.attname::text
+             from unnest(i.indkey::int2[]) with ordinality k (attnum, place)
+             join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+             where k.place <= i.indnkeyatts
+             order by k.place) as columns
+from pg_catalog.pg_index i
+where i.indrelid = any (%(oids)s::oid[])
+  and (i.indisprimary or i.indisreplident) and i.indisunique and i.indisvalid
+
+-- name: sizes
+select c.oid, c.reltuples::float8, c.relpages,
+       coalesce(pg_catalog.pg_relation_size(c.oid), 0) / current_setting('block_size')::int as pages,
+       coalesce(pg_catalog.pg_relation_size(c.oid), 0) as heap_bytes,
+       coalesce(pg_catalog.pg_table_size(c.oid), 0) as bytes
+from pg_catalog.pg_class c
+where c.oid = any (%(oids)s::oid[])
+
+-- name: slot
+-- As JSON: which columns there are depends on the version.
+select to_jsonb(s) || jsonb_build_object(
+    'retained', pg_catalog.pg_wal_lsn_diff(
+        case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+             else pg_catalog.pg_current_wal_insert_lsn() end, s.restart_lsn))
+from pg_catalog.pg_replication_slots s
+where s.slot_name = %(name)s
+
+-- name: publication
+select p.oid, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as complete, to_jsonb(p) ->> 'pubviaroot'
+from pg_catalog.pg_publication p
+where p.pubname = %(name)s
+
+-- name: published
+select relid from pg_catalog.pg_get_publication_tables(%(name)s)
+
+-- name: blockers
+-- Whoever runs a transaction that is not younger than the given one; their age is known for roles we may see only.
+select format('PID %%s (%%s, database %%s, %%s%%s)', a.pid, a.usename, a.datname,
+              coalesce(nullif(a.application_name, ''), 'no application name'),
+              coalesce(', ' || nullif(concat_ws(', ', a.state, a.wait_event), ''), ''))
+from pg_catalog.pg_stat_activity a
+where a.backend_xid is not null and a.pid <> pg_catalog.pg_backend_pid()
+  and pg_catalog.age(a.backend_xid) >= pg_catalog.age(%(xid)s::text::xid)
+union all
+select format('prepared transaction %%L (%%s, database %%s)', p.gid, p.owner, p.database)
+from pg_catalog.pg_prepared_xacts p
+where pg_catalog.age(p.transaction) >= pg_catalog.age(%(xid)s::text::xid)
+
+-- name: waits_for
+-- The transactions that a session waits for; a prepared one holds its lock without a process.
+select format('PID %%s (%%s, database %%s, %%s%%s)', a.pid, a.usename, a.datname,
+              coalesce(nullif(a.application_name, ''), 'no application name'),
+              coalesce(', ' || nullif(concat_ws(', ', a.state, a.wait_event), ''), ''))
+from pg_catalog.pg_stat_activity a
+where a.pid = any (pg_catalog.pg_blocking_pids(%(pid)s))
+union all
+select format('prepared transaction %%L (%%s, database %%s)', p.gid, p.owner, p.database)
+from pg_catalog.pg_locks l
+join pg_catalog.pg_prepared_xacts p on p.transaction = l.transactionid
+where l.pid = %(pid)s and not l.granted and l.locktype = 'transactionid'
+
+-- name: system
+select c.system_identifier::text,
+       case when pg_catalog.pg_is_in_recovery() then (select timeline_id from pg_catalog.pg_control_checkpoint())
+            else ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end,
+       pg_catalog.pg_is_in_recovery(),
+       current_database()
+from pg_catalog.pg_control_system() c

@@ -1,0 +1,300 @@
+"""Publication, slot, fence, heartbeat, snapshot: what PostgreSQL keeps for a pipe, and how the copy meets the stream.
+
+The numbers in brackets are the rules of postgres.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from penstock.errors import NotYetError, PublicationError
+from penstock.lsn import Lsn
+from penstock.postgres import QUERIES
+from penstock.postgres.connection import translated
+from penstock.postgres.waiting import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from penstock.postgres.connection import Connection, Connector
+    from penstock.table import Table
+
+PLUGIN = "pgoutput"
+ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
+
+
+def _never() -> bool:
+    return False
+
+
+# Publication
+
+
+def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
+    """Make the publication, or add the tables it lacks; returns whether anything was changed.
+
+    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
+    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing.
+    """
+    with translated(f'publication "{name}"'):
+        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
+    if not exists and not owned:
+        statement = _create(connection, name, tables).as_string(connection)
+        raise PublicationError(
+            f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
+        )
+    if not exists:
+        with translated(f'creating publication "{name}"'):
+            connection.execute(_create(connection, name, tables))
+        return True
+    missing = unpublished(tables, published(connection, name))
+    if not missing:
+        return False
+    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), _members(connection, missing))
+    if not owned:
+        raise PublicationError(
+            f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
+            hint=f"Run: {add.as_string(connection)};",
+        )
+    with translated(f'adding tables to publication "{name}"'):
+        connection.execute(add)
+    return True
+
+
+def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
+    statement = sql.SQL("create publication {}").format(sql.Identifier(name))
+    if _published_relations(connection, tables):
+        statement += sql.SQL(" for table {}").format(_members(connection, tables))
+    if connection.info.server_version >= ROOT_PUBLISHING:
+        statement += sql.SQL(" with (publish_via_partition_root = true)")
+    return statement
+
+
+def _published_relations(connection: Connection, tables: Iterable[Table]) -> list[tuple[str, str, str]]:
+    """Prefix, schema and name of what stands in a publication: without ONLY a parent would bring its children along."""
+    roots = connection.info.server_version >= ROOT_PUBLISHING
+    relations: list[tuple[str, str, str]] = []
+    for table in tables:
+        if not table.partitioned:
+            relations.append(("only ", table.schema, table.name))
+        elif roots:
+            relations.append(("", table.schema, table.name))
+        else:
+            relations += (("only ", leaf.schema, leaf.name) for leaf in table.leaves)
+    return relations
+
+
+def _members(connection: Connection, tables: Iterable[Table]) -> sql.Composed:
+    members = _published_relations(connection, tables)
+    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(schema, name) for prefix, schema, name in members)
+
+
+def published(connection: Connection, name: str) -> set[int]:
+    """Oids of the relations whose changes the publication sends: roots or leaves, as they arrive. Raises PublicationError."""
+    with translated(f'publication "{name}"'):
+        return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
+
+
+def unpublished(tables: Iterable[Table], oids: set[int]) -> list[Table]:
+    """The tables that are not, or not wholly, among the published relations."""
+    return [table for table in tables if table.oid not in oids and not _covered_by_leaves(table, oids)]
+
+
+def _covered_by_leaves(table: Table, oids: set[int]) -> bool:
+    return table.partitioned and all(leaf.oid in oids for leaf in table.leaves)
+
+
+def drop_publication(connection: Connection, name: str) -> None:
+    """Drop it if it exists."""
+    with translated(f'dropping publication "{name}"'):
+        connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
+
+
+# Slot
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """A row of pg_replication_slots, as far as this version has it."""
+
+    name: str
+    plugin: str
+    database: str
+    active_pid: int | None
+    confirmed_flush_lsn: Lsn
+    restart_lsn: Lsn
+    retained_bytes: int
+    wal_status: str  # "reserved", "extended", "unreserved", "lost"; empty on 12
+    invalidation: str  # why it was invalidated, from 17 on
+    temporary: bool
+
+    @property
+    def lost(self) -> str:
+        """Why the slot is of no use any more; empty for a good one."""
+        return self.invalidation or ("its WAL was removed" if self.wal_status == "lost" else "")
+
+
+def slot_state(connection: Connection, name: str) -> SlotState | None:
+    """The slot as it is, None when there is none."""
+    with translated(f'slot "{name}"'):
+        row = connection.execute(QUERIES["slot"], {"name": name}).fetchone()
+    if row is None:
+        return None
+    known: dict[str, Any] = row[0]
+    return SlotState(
+        name=name,
+        plugin=known["plugin"] or "",
+        database=known["database"] or "",
+        active_pid=known["active_pid"],
+        confirmed_flush_lsn=Lsn.parse(known["confirmed_flush_lsn"] or "0/0"),
+        restart_lsn=Lsn.parse(known["restart_lsn"] or "0/0"),
+        retained_bytes=int(known["retained"] or 0),
+        wal_status=known.get("wal_status") or "",
+        invalidation=known.get("invalidation_reason") or ("conflict with recovery" if known.get("conflicting") else ""),
+        temporary=known["temporary"],
+    )
+
+
+def create_slot(
+    connection: Connection, name: str, *, report: Callable[[str], None], stopped: Callable[[], bool] = _never
+) -> Lsn:
+    """Make the slot and return the position at which its stream begins.
+
+    PostgreSQL waits for every transaction that runs; meanwhile a second connection finds out which, and ``report`` tells.
+    What ``report`` raises ends the waiting, and so does ``stopped``, with SlotError; there is no slot then.
+    """
+    statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {})").format(
+        name, PLUGIN
+    )
+    doing = f'creating slot "{name}"'
+    result = watched(connection, statement.as_bytes(connection), doing, report=report, stopped=stopped)
+    return Lsn.parse((result.get_value(0, 0) or b"").decode())
+
+
+def drop_slot(connection: Connection, name: str) -> None:
+    """Drop it if it exists. Raises SlotHeldError while somebody streams from it."""
+    with translated(f'dropping slot "{name}"'):
+        connection.execute(
+            "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = %s",
+            (name,),
+        )
+
+
+@contextlib.contextmanager
+def exported_snapshot(
+    connector: Connector, *, report: Callable[[str], None] = lambda _: None, stopped: Callable[[], bool] = _never
+) -> Iterator[tuple[str, Lsn]]:
+    """A snapshot's name and the position of its exact seam with the stream (postgres.md 14), for as long as the context lasts.
+
+    A transaction is in the snapshot if and only if its Commit's end_lsn is at most the position. The temporary slot that makes it needs a
+    free slot and a free sender.
+    """
+    name = f"penstock_seam_{os.getpid()}_{secrets.token_hex(4)}"
+    connection = connector.replication({})
+    try:
+        command = f'CREATE_REPLICATION_SLOT "{name}" TEMPORARY LOGICAL {PLUGIN} EXPORT_SNAPSHOT'
+        result = watched(
+            connection,
+            command.encode(),
+            "exporting a snapshot",
+            report=report,
+            stopped=stopped,
+            other=connector.connect,
+        )
+        yield (result.get_value(0, 2) or b"").decode(), Lsn.parse((result.get_value(0, 1) or b"").decode())
+    finally:
+        connection.close()
+
+
+# The fence
+
+
+def fence(
+    connection: Connection,
+    report: Callable[[str], None],
+    *,
+    poll_seconds: float = 0.05,
+    stopped: Callable[[], bool] = _never,
+) -> bool:
+    """Return when every transaction that runs now has ended (postgres.md 9); False when ``stopped`` said so before.
+
+    To be called after the slot is made, or after ALTER PUBLICATION has committed: what commits later is seen by the stream, what committed
+    earlier by the copy. ``report`` names whom it waits for, whenever that changes; what it raises ends the waiting.
+    """
+    with translated("the fence"):
+        if connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
+            raise NotYetError(
+                "the source is a standby, and this version copies from a primary only",
+                hint="Let the DSN name the primary.",
+            )
+        (current,) = connection.execute("select pg_catalog.txid_current()").fetchone() or (0,)
+        said: list[str] = []
+        while _oldest(connection) <= current:
+            if stopped():
+                return False
+            blockers = [text for (text,) in connection.execute(QUERIES["blockers"], {"xid": current & 0xFFFFFFFF})]
+            if blockers and blockers != said:
+                report(f"the copy waits for transactions that began before it: {', '.join(blockers)}")
+                said = blockers
+            time.sleep(poll_seconds)
+    return True
+
+
+def _oldest(connection: Connection) -> int:
+    (oldest,) = connection.execute(
+        "select pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot())"
+    ).fetchone() or (0,)
+    return int(oldest)
+
+
+def in_progress(connection: Connection, xid32: int) -> bool:
+    """Whether a transaction of the stream, by its 32-bit id, is not yet visible to a new snapshot (postgres.md 23)."""
+    with translated("asking for a transaction's state"):
+        (text,) = connection.execute("select pg_catalog.txid_current_snapshot()::text").fetchone() or ("1:1:",)
+    xmin, xmax, running = str(text).split(":")
+    ahead = (int(xmax) - xid32) & 0xFFFFFFFF  # how far the id lies behind the next one, around the 32-bit circle
+    xid = int(xmax) - ahead if ahead < 1 << 31 else int(xmax) + (1 << 32) - ahead
+    if xid < int(xmin):
+        return False
+    return xid >= int(xmax) or str(xid) in running.split(",")
+
+
+# Positions
+
+
+def heartbeat(connection: Connection) -> None:
+    """Commit a transaction that the stream sees, and nobody else (postgres.md 7)."""
+    with translated("the heartbeat"):
+        connection.execute("select pg_catalog.pg_logical_emit_message(true, 'penstock', '')")
+
+
+def insert_lsn(connection: Connection) -> Lsn:
+    """The end of the WAL, what is not yet flushed included (postgres.md 6)."""
+    with translated("asking for the end of the WAL"):
+        (text,) = connection.execute("select pg_catalog.pg_current_wal_insert_lsn()::text").fetchone() or ("0/0",)
+    return Lsn.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemIdentity:
+    """Which database system it is, and on which timeline (postgres.md 5)."""
+
+    system_identifier: str
+    timeline: int
+    in_recovery: bool
+    database: str
+
+
+def system(connection: Connection) -> SystemIdentity:
+    """Ask a connection for SQL."""
+    with translated("identifying the source"):
+        row = connection.execute(QUERIES["system"]).fetchone()
+    assert row is not None  # noqa: S101  (the query has no FROM that could be empty)
+    return SystemIdentity(*row)

@@ -1,0 +1,168 @@
+"""What can go wrong with PostgreSQL, as data: which error it becomes, and what to do. ``connection.translate`` reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.errors import (
+    ConfigError,
+    PublicationError,
+    SlotError,
+    SlotHeldError,
+    SourceRefusedError,
+    SourceUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from penstock.errors import PenstockError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of trouble. ``states`` are SQLSTATEs or their beginnings; ``texts`` is for errors that carry none.
+
+    Where ``about`` is given, an SQLSTATE says too little: the server's function or message must match too. The function helps
+    where the server's messages are in another language.
+    """
+
+    error: type[PenstockError]
+    hint: str
+    states: tuple[str, ...] = ()
+    texts: str = ""
+    about: str = ""
+
+    def fits(self, state: str, text: str, function: str) -> bool:
+        """Whether this rule is about an error with this SQLSTATE, or without one and with this text."""
+        if state:
+            told_apart = re.search(self.about, f"{function} {text}", re.IGNORECASE) is not None
+            return any(state.startswith(each) for each in self.states) and told_apart
+        return bool(self.texts) and re.search(self.texts, text) is not None
+
+
+RULES = (
+    Rule(
+        SourceUnavailableError,
+        "The connection was cut; Penstock tries again.",
+        texts=r"SSL SYSCALL|SSL connection has been closed|unexpected eof",
+    ),
+    Rule(
+        SlotHeldError,
+        "Wait for that process to end, or end it: select pg_terminate_backend(PID);",
+        states=("55006",),
+        about="slot",
+    ),
+    Rule(
+        PublicationError,
+        "Create the publication, or leave source.publication empty.",
+        states=("42704",),
+        about="publication",
+    ),
+    Rule(
+        SlotError,
+        "The slot is gone, and the changes with it: copy the tables again with penstock resync.",
+        states=("42704",),
+        about="slot",
+    ),
+    Rule(
+        SlotError,
+        "Copy again with penstock resync; then let max_slot_wal_keep_size hold more WAL.",
+        states=("55000", "58P01"),
+        about="invalidated|no longer get changes|WAL segment|XLogRead",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Set wal_level = logical on the primary, restart it, and let the DSN name the primary.",
+        states=("55000", "0A000"),
+        about="wal_level|recovery|CheckLogicalDecodingRequirements",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Row-level security would hide rows: ALTER ROLE … BYPASSRLS, or leave the table out.",
+        states=("42501",),
+        about="row-level security|check_enable_rls",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Grant it to the role of source.dsn; penstock check lists the statements (GRANT SELECT ON TABLE …, GRANT USAGE ON SCHEMA …).",
+        states=("42501",),
+        about=r"for (table|view|relation|partitioned table|schema|column)",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Let the role of source.dsn own the tables and GRANT CREATE ON DATABASE … to it; "
+        "or create the publication as their owner and name it in source.publication.",
+        states=("42501",),
+        about="owner|for database",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Let the role replicate: ALTER ROLE … WITH REPLICATION; (on RDS and Aurora: GRANT rds_replication TO …;)",
+        states=("42501",),
+        texts=r"replication role|start WAL sender",
+    ),
+    Rule(
+        ConfigError,
+        "Mend the DSN in [source].",
+        texts=r"invalid \w+ value|definition of service|service file|invalid port|invalid connection option",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "The server is starting, stopping or recovering; Penstock tries again.",
+        states=("57P01", "57P02", "57P03", "57P05"),
+        texts=r"database system is|terminating connection|canceling authentication due to timeout|not yet accepting connections",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "Close sessions that are not needed, or raise max_connections or max_wal_senders.",
+        states=("53300",),
+        texts=r"too many (clients|connections)|remaining connection slots|max_wal_senders",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "Connect to the primary (the writer endpoint). Right after a failover it may need a moment.",
+        states=("25006",),
+        texts=r"read-only|not in hot standby mode|is in hot standby",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Check the user's name and password in [source].",
+        states=("28P01",),
+        texts=r"password authentication failed|no password supplied|authentication failed|SCRAM|SASL",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Add a line for Penstock's address, database and user to pg_hba.conf, or the rule that the provider has for it.",
+        texts=r"pg_hba\.conf",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Check sslmode, sslrootcert and the host's name in the DSN against the server's certificate.",
+        texts=r"SSL|certificate|TLS",
+    ),
+    Rule(
+        SourceRefusedError,
+        "This looks like a pooler: give the DSN of PostgreSQL itself.",
+        texts=r"unsupported startup parameter|unsupported startup packet|pgbouncer",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Check the user's and the database's name in the DSN, and the role's LOGIN and CONNECT privileges.",
+        states=("28000", "3D000", "57P04"),
+        texts=r"does not exist|not permitted|permission denied|not currently accepting connections",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Drop a slot that is not needed, or raise max_replication_slots and restart the server.",
+        states=("53400",),
+        texts=r"all replication slots are in use",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "Check host and port, the firewall or security group, and whether the server runs; Penstock tries again.",
+        states=("08", "53", "58030", "XX", "40", "55P03", "57014"),
+        texts=r"",
+    ),
+)
+"""First fitting row wins; an error without SQLSTATE that fits none is a connection that could not be made, or was cut."""

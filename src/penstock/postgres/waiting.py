@@ -1,0 +1,97 @@
+"""Statements that wait for other people's transactions: run so that somebody can be told whom they wait for, and ended when asked."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import pq
+
+from penstock.errors import SlotError
+from penstock.postgres import QUERIES
+from penstock.postgres.connection import sibling, translate, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.postgres.connection import Connection
+
+WATCH_SECONDS = 1.0  # how often to look whom a statement waits for
+
+
+def watched(
+    connection: Connection,
+    statement: bytes,
+    doing: str,
+    *,
+    report: Callable[[str], None],
+    stopped: Callable[[], bool],
+    other: Callable[[], Connection] | None = None,
+) -> pq.abc.PGresult:
+    """Run a statement that may wait for other transactions; ``report`` is told whom it waits for.
+
+    ``other`` makes the connection that finds out, where a second one like the first will not do. What ``report`` raises ends the
+    statement, and so does ``stopped``, with SlotError.
+    """
+    pgconn = connection.pgconn
+    with contextlib.ExitStack() as opened:
+        watcher: Connection | None = None
+        said = ""
+        with translated(doing):
+            pgconn.send_query(statement)
+            try:
+                while not _answered(pgconn, WATCH_SECONDS):
+                    if stopped():
+                        raise SlotError(f"{doing}: given up while it waited{said}", hint="Start the pipe again.")
+                    watcher = watcher or opened.enter_context(other() if other else sibling(connection))
+                    if waits := waits_for(watcher, pgconn.backend_pid):
+                        said = f" for {', '.join(waits)}"
+                        report(f"{doing} waits{said}")
+            except BaseException:
+                _cancel(pgconn)
+                raise
+        return _result(pgconn, doing)
+
+
+def _answered(pgconn: pq.abc.PGconn, seconds: float) -> bool:
+    """Whether the whole answer is there, after waiting for it."""
+    deadline = time.monotonic() + seconds
+    while pgconn.is_busy():
+        ready, _, _ = select.select([pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        pgconn.consume_input()
+    return True
+
+
+def _result(pgconn: pq.abc.PGconn, doing: str) -> pq.abc.PGresult:
+    results = []
+    while (result := pgconn.get_result()) is not None:
+        results.append(result)
+    if not results or results[0].status != pq.ExecStatus.TUPLES_OK:
+        error = (
+            psycopg.errors.error_from_result(results[0])
+            if results
+            else psycopg.OperationalError("the connection was cut")
+        )
+        raise translate(error, doing) from None
+    return results[0]
+
+
+def _cancel(pgconn: pq.abc.PGconn) -> None:
+    """End the statement, so that no half-made slot stays behind, and leave the connection usable where that is possible."""
+    with contextlib.suppress(psycopg.Error):
+        pgconn.get_cancel().cancel()
+        while not _answered(pgconn, WATCH_SECONDS):
+            pass
+        while pgconn.get_result() is not None:
+            pass
+
+
+def waits_for(connection: Connection, pid: int) -> list[str]:
+    """The sessions and prepared transactions that the session ``pid`` waits for, in words."""
+    with translated("asking whom a session waits for"):
+        return [text for (text,) in connection.execute(QUERIES["waits_for"], {"pid": pid})]
