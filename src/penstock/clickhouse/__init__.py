@@ -1,0 +1,1 @@
+"""The destination: ClickHouse over HTTP(S), or chDB inside this process; one client for both."""

@@ -1,0 +1,346 @@
+"""The one way to ClickHouse: statements, reads and inserts, over HTTP(S) or into chDB inside this process.
+
+Responsible for connections, for what the driver needs to be told, and for turning every driver error into one of
+penstock.errors. Not for what the statements mean.
+
+Safe for threads: a statement borrows a driver client of its own from a stack, so that several run in parallel and none shares
+a connection; a driver that failed is thrown away. For HTTP that resolves the name anew, and chDB 4.4 needs it: what a
+failed statement had already written stands in front of the next answer of the same connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import clickhouse_connect
+import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
+import urllib3.exceptions
+from clickhouse_connect.driver.binding import escape_str
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from penstock.clickhouse import address, failures
+from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError, PenstockError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from clickhouse_connect.driver import Client as Driver
+
+    from penstock.config import Destination
+
+Scalar = str | int | float | bool
+
+PIECE_BYTES = 1 << 20
+KILL_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+_BODY_SUFFIX = ".native"
+_RUNNING = "select 1 from system.processes where query_id = {id:String} or startsWith(query, {mark:String})"
+_KILL = "kill query where query_id = {id:String} or startsWith(query, {mark:String}) sync"
+
+
+def quoted(name: str) -> str:
+    """An identifier in backticks. The driver's ``quote_identifier`` takes a name such as ``"x"`` for one that is quoted already."""
+    return f"`{escape_str(name)}`"
+
+
+class Client:
+    """A destination. ``open()`` makes one, ``close()`` ends every connection; statements are blocking."""
+
+    def __init__(self, where: address.Address, scratch: Path) -> None:
+        self._where = where
+        self._scratch = scratch
+        self._idle: dict[bool, list[Driver]] = {False: [], True: []}  # by whether they only read
+        self._known: Mapping[str, Any] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._anchor: Driver | None = None
+
+    @classmethod
+    def open(cls, destination: Destination, *, scratch: Path) -> Self:
+        """A client of ``destination``. A server is connected to by the first statement, an embedded database now.
+
+        ``scratch`` is a folder of ours for bodies on their way into chDB; what an earlier process left there is removed.
+        Raises ConfigError for a wrong DSN, DestinationRefusedError for a folder that cannot be opened.
+        """
+        for name in ("clickhouse_connect", "urllib3"):  # they log what they raise as well, with statements in it
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        client = cls(address.read(destination), scratch)
+        if client.embedded:
+            with _folder_errors(scratch):
+                scratch.mkdir(parents=True, exist_ok=True)
+                for left_over in scratch.glob(f"*{_BODY_SUFFIX}"):
+                    left_over.unlink()
+            client._anchor = client._connect(reading=False)
+        return client
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database runs inside this process."""
+        return self._where.path is not None
+
+    @property
+    def name(self) -> str:
+        """For people: which ClickHouse, and where."""
+        return self._where.name
+
+    def close(self) -> None:
+        """Close every connection. A statement that still runs closes its own when it ends."""
+        with self._lock:
+            self._closed = True
+            drivers = [*self._idle[False], *self._idle[True], *([self._anchor] if self._anchor else [])]
+            self._idle = {False: [], True: []}
+            self._anchor = None
+        for driver in drivers:
+            driver.close()
+
+    def command(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, Scalar] | None = None,
+        *,
+        subject: str = "",
+    ) -> None:
+        """Run a statement whose answer does not matter. ``subject`` is the object that errors name; empty: the server."""
+        with self._borrowed(subject) as driver:
+            driver.command(sql, parameters=_mutable(parameters), settings=_mutable(settings))
+
+    def define(self, sql: str, settings: Mapping[str, Scalar] | None = None, *, subject: str) -> None:
+        """Run DDL: where ClickHouse refuses the statement itself, the error quotes its words, for no row's value is in them."""
+        with self._borrowed(subject, failures.of_ddl) as driver:
+            driver.command(sql, settings=_mutable(settings))
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = ""
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a query, as Python objects."""
+        with self._borrowed(subject) as driver:
+            return [tuple(row) for row in driver.query(sql, parameters=_mutable(parameters)).result_rows]
+
+    def native(self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "") -> bytes:
+        """The rows of a query as Native blocks, as they came."""
+        with self._borrowed(subject) as driver:
+            return driver.raw_query(sql, parameters=_mutable(parameters), fmt="Native")
+
+    def raw(self, sql: str, output_format: str, *, database: str = "default") -> bytes:
+        """The answer to a user's query in any of ClickHouse's formats; names without a database are of ``database``.
+
+        It can only read. A ConfigError quotes the server's words.
+        """
+        with self._borrowed("", failures.of_query, reading=True) as driver:
+            driver.database = database
+            return driver.raw_query(sql.strip().rstrip(";"), fmt=output_format)
+
+    def knows(self, setting: str) -> bool:
+        """Whether the server has this setting and lets this user change it."""
+        if not self._known:
+            with self._borrowed(""):
+                pass
+        found = self._known.get(setting)
+        return found is not None and not found.readonly
+
+    def insert(
+        self,
+        database: str,
+        table: str,
+        column_names: Iterable[str],
+        chunks: Iterable[bytes],
+        *,
+        settings: Mapping[str, Scalar],
+        query_id: str,
+    ) -> None:
+        """Send one Native body, and return when the server has taken it. ``query_id`` is what ``kill()`` goes by."""
+        subject = f"{database}.{table}"
+        table, columns = f"{quoted(database)}.{quoted(table)}", [quoted(name) for name in column_names]
+        with self._borrowed(subject, failures.of_insert) as driver:
+            if self.embedded:
+                self._insert_file(driver, f"{table} ({', '.join(columns)})", chunks, settings, query_id)
+                return
+            compression = None if self._where.on_loopback else "lz4"
+            driver.raw_insert(
+                table,
+                columns,
+                _pieces(chunks) if compression is None else _compressed(_pieces(chunks)),
+                settings={**settings, "query_id": query_id},
+                fmt="Native",
+                compression=compression,
+            )
+
+    def _insert_file(
+        self,
+        driver: Driver,
+        into: str,
+        chunks: Iterable[bytes],
+        settings: Mapping[str, Scalar],
+        query_id: str,
+    ) -> None:
+        """ChDB reads a body from a file. The driver's own way writes it to the system's temporary folder."""
+        path = self._scratch / f"{query_id}{_BODY_SUFFIX}"
+        try:
+            with _folder_errors(self._scratch), path.open("wb") as file:
+                file.writelines(chunks)
+            clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
+            driver.command(
+                f"{_mark(query_id)} insert into {into} from infile '{escape_str(str(path))}' settings {clause} format Native"
+            )
+        finally:
+            path.unlink(missing_ok=True)
+
+    def kill(self, query_id: str) -> None:
+        """Cancel the insert of this id, and return when it is certain that it does not run any more.
+
+        Raises DestinationUnavailableError when that cannot be made certain.
+        """
+        parameters = {"id": query_id, "mark": _mark(query_id)}
+        deadline = time.monotonic() + KILL_SECONDS
+        while self.rows(_RUNNING, parameters):
+            if time.monotonic() > deadline:
+                raise DestinationUnavailableError(
+                    f"{self.name}: an insert that was given up does not end", hint="Look at system.processes there."
+                )
+            self.command(_KILL, parameters)
+            time.sleep(_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def _borrowed(
+        self, subject: str, meaning: failures.Reading = failures.of_statement, *, reading: bool = False
+    ) -> Iterator[Driver]:
+        driver = self._take(reading=reading)
+        try:
+            yield driver
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                driver.close()
+            if isinstance(error, (ClickHouseError, urllib3.exceptions.HTTPError, OSError)):
+                raise translated(error, subject or self.name, meaning) from None
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle[reading].append(driver)
+                return
+        driver.close()
+
+    def _take(self, *, reading: bool) -> Driver:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the client of {self.name} is closed")
+            if self._idle[reading]:
+                return self._idle[reading].pop()
+        return self._connect(reading=reading)
+
+    def _connect(self, *, reading: bool) -> Driver:
+        settings: dict[str, Scalar] = {"readonly": 2} if reading else {}
+        make = _embedded if self._where.path else _over_http
+        try:
+            driver = make(self._where, settings)
+        except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
+            raise translated(error, self.name, failures.of_statement) from None
+        self._known = driver.server_settings
+        return driver
+
+
+def translated(error: BaseException, subject: str, meaning: failures.Reading) -> PenstockError:
+    """What a driver's error means. The one place where that is decided."""
+    text = str(error)
+    if isinstance(error, ClickHouseError) and (code := failures.code_of(error, text)):
+        return meaning(subject, code, text)
+    return failures.of_transport(subject, error, text)
+
+
+def _over_http(where: address.Address, settings: dict[str, Scalar]) -> Driver:
+    options: dict[str, Any] = {**where.timeouts, **where.tls}
+    return clickhouse_connect.get_client(
+        host=where.host,
+        port=where.port,
+        username=where.user,
+        password=where.password,
+        interface="https" if where.secure else "http",
+        verify=where.verify,
+        compress=False if where.on_loopback else "lz4",
+        client_name="penstock",
+        query_retries=0,
+        autogenerate_session_id=False,
+        dedicated_pool=True,
+        settings=settings,
+        **options,
+    )
+
+
+def _embedded(where: address.Address, settings: dict[str, Scalar]) -> Driver:
+    assert where.path is not None  # noqa: S101 -- the caller looked
+    with _folder_errors(where.path):
+        where.path.mkdir(parents=True, exist_ok=True)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return clickhouse_connect.get_client(
+            interface="chdb", path=str(where.path), settings={"max_memory_usage": memory // 2, **settings}
+        )
+    except ImportError:
+        raise ConfigError(
+            "destination.dsn asks for chDB, which is not installed", hint="Run: pip install 'penstock[embedded]'"
+        ) from None
+    except ClickHouseError as error:
+        if failures.code_of(error, str(error)) != failures.BAD_ARGUMENTS:
+            raise
+        raise _not_opened(where.path, str(error)) from None
+
+
+def _not_opened(path: Path, text: str) -> DestinationRefusedError:
+    if "different path" in text:
+        return DestinationRefusedError(
+            f"chDB at {path} cannot be opened: this process has another chDB folder open",
+            hint="One process can use one folder; run the other pipe in a process of its own.",
+        )
+    status = path / "status"
+    holder = status.read_text().partition("\n")[0].removeprefix("PID: ") if status.exists() else ""
+    return DestinationRefusedError(
+        f"chDB at {path} cannot be opened: " + (f"process {holder} uses it" if holder else "its files cannot be used"),
+        hint="Stop the other process, or ask the running pipe with `penstock query`."
+        if holder
+        else "Look at the folder's owner and permissions.",
+    )
+
+
+@contextlib.contextmanager
+def _folder_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise failures.of_folder(folder, error) from None
+
+
+def _mark(query_id: str) -> str:
+    """ChDB gives statements ids of its own: ours stands in front of the text."""
+    return f"/* {query_id} */"
+
+
+def _mutable(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(values) if values else None
+
+
+def _pieces(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """Small chunks joined: each piece is a network packet or more. An iterator, so that the driver never sends a body twice."""
+    waiting: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES:
+            yield b"".join(waiting) if len(waiting) > 1 else chunk
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def _compressed(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
+    with lz4.frame.LZ4FrameCompressor() as compressor:
+        yield compressor.begin()
+        for piece in pieces:
+            yield compressor.compress(piece)
+        yield compressor.flush()
