@@ -48,7 +48,9 @@ class Case:
     def file(self) -> Path:
         return self.folder / "shop.toml"
 
-    def define(self, tables: str = "", settings: str = "", source: str = "", destination: str = "", options: str = "") -> None:
+    def define(
+        self, tables: str = "", settings: str = "", source: str = "", destination: str = "", options: str = ""
+    ) -> None:
         """Write the definition; every argument is TOML that goes into its section."""
         self.file.write_text(
             f'[pipe]\nname = "shop"\n'
@@ -121,7 +123,9 @@ class Case:
 
     def wait_for(self, sql: str, wanted: Any, seconds: float = WAIT_SECONDS) -> None:
         """Wait until the first value of the query is ``wanted``."""
-        self.wait_until(lambda: self._first(sql) == str(wanted), f"{sql} is {wanted}", seconds, lambda: self._first(sql))
+        self.wait_until(
+            lambda: self._first(sql) == str(wanted), f"{sql} is {wanted}", seconds, lambda: self._first(sql)
+        )
 
     def _first(self, sql: str) -> str | None:
         try:
@@ -154,16 +158,26 @@ class Case:
             f'"{schema}"."{name}"',
         )
         names = ", ".join('"' + each.replace('"', '""') + '"' for each, _ in columns)
-        theirs = self.database.fetch(f'select {", ".join(f"{_q(each)}::text" for each, _ in columns)} from "{schema}"."{name}"')
+        theirs = self.database.fetch(
+            f'select {", ".join(f"{_q(each)}::text" for each, _ in columns)} from "{schema}"."{name}"'
+        )
         quoted = ", ".join("`" + each.replace("\\", "\\\\").replace("`", "\\`") + "`" for each, _ in columns)
         ours = self.query(f"select {quoted} from `{view or (target or name) + '_current'}`")
         assert names
-        source = sorted(tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in theirs)
-        found = sorted(tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in ours)
+        source = sorted(
+            tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in theirs
+        )
+        found = sorted(
+            tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in ours
+        )
         if source == found:
             return []
         missing, extra = _without(source, found), _without(found, source)
-        return [f"{len(source)} rows in the source, {len(found)} in the destination", *(f"missing {each}" for each in missing[:5]), *(f"extra {each}" for each in extra[:5])]
+        return [
+            f"{len(source)} rows in the source, {len(found)} in the destination",
+            *(f"missing {each}" for each in missing[:5]),
+            *(f"extra {each}" for each in extra[:5]),
+        ]
 
     def assert_equal(self, *tables: str) -> None:
         for table in tables:

@@ -3,6 +3,7 @@
     PenstockError
     ├── ConfigError                 the pipe's definition is wrong                     never retried
     ├── PipeHeldError               another process runs this pipe                     never retried
+    ├── StateError                  the state store cannot be read or written          needs the operator
     ├── NotYetError                 parsed and understood, but not built yet           never retried
     ├── SourceError                 PostgreSQL's side
     │   ├── SourceUnavailableError  refused, cut, timed out, starting up               retried after backoff
@@ -63,6 +64,12 @@ class ConfigError(PenstockError):
 
 class PipeHeldError(PenstockError):
     """Another process runs this pipe."""
+
+
+class StateError(PenstockError):
+    """The state store cannot be read or written."""
+
+    retry = Retry.NEEDS_OPERATOR
 
 
 class NotYetError(PenstockError):

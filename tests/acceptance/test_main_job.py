@@ -38,7 +38,9 @@ from generate_series({}, {}) i
 
 @pytest.mark.pg_all
 def test_copy_insert_update_delete(case: Case) -> None:
-    case.database.execute(SCHEMA, ROWS.format(1, 2000), "update things set name = E'tab\\t newline\\n back\\\\slash' where id = 7")
+    case.database.execute(
+        SCHEMA, ROWS.format(1, 2000), "update things set name = E'tab\\t newline\\n back\\\\slash' where id = 7"
+    )
     case.define()
     case.once()
     case.assert_equal("public.things", "public.empty_one", "public.single_row")
@@ -74,11 +76,15 @@ def test_a_lone_row_is_readable_at_once(embedded: Case) -> None:
 
 @pytest.mark.pg("== 15")
 def test_once_ends_with_everything_that_was_committed(case: Case) -> None:
-    case.database.execute("create table t (id int primary key, v text)", "insert into t select i, 'v' from generate_series(1, 1000) i")
+    case.database.execute(
+        "create table t (id int primary key, v text)", "insert into t select i, 'v' from generate_series(1, 1000) i"
+    )
     case.define()
     case.once()
     for round_number in range(3):
-        case.database.execute(f"insert into t select i, 'w' from generate_series(1, 500) i on conflict (id) do update set v = 'r{round_number}'")
+        case.database.execute(
+            f"insert into t select i, 'w' from generate_series(1, 500) i on conflict (id) do update set v = 'r{round_number}'"
+        )
         case.once()
         case.assert_equal("public.t")
 
@@ -126,10 +132,14 @@ def test_unchanged_toast_values_are_kept(case: Case) -> None:
 
 
 def test_truncate_is_applied_in_order(case: Case) -> None:
-    case.database.execute("create table t (id int primary key, v int)", "insert into t select i, 0 from generate_series(1, 100) i")
+    case.database.execute(
+        "create table t (id int primary key, v int)", "insert into t select i, 0 from generate_series(1, 100) i"
+    )
     case.define()
     case.once()
-    case.database.execute("begin; insert into t values (1000, 1); truncate t; insert into t values (2000, 2); commit; insert into t values (5, 5)")
+    case.database.execute(
+        "begin; insert into t values (1000, 1); truncate t; insert into t values (2000, 2); commit; insert into t values (5, 5)"
+    )
     case.once()
     case.assert_equal("public.t")
     case.define(settings='on_truncate = "ignore"')
@@ -171,16 +181,33 @@ def test_keyless_tables_with_full_identity(case: Case) -> None:
     done = case.once()
     assert "refused" in done.stderr
     assert "REPLICA IDENTITY FULL" in done.stderr
-    case.database.execute("update log set what = 'x' where n < 10", "delete from log where n > 40", "insert into log values (null, null, null)")
+    case.database.execute(
+        "update log set what = 'x' where n < 10",
+        "delete from log where n > 40",
+        "insert into log values (null, null, null)",
+    )
     case.once()
     case.assert_equal("public.log")
 
 
 def test_history_keeps_every_change(case: Case) -> None:
-    case.database.execute("create table t (id int primary key, v text)", "insert into t values (1, 'a'), (2, 'b')", "create table k (v int)", "insert into k values (1), (1)")
-    case.define(options='[tables.options."public.t"]\nshape = "history"\n[tables.options."public.k"]\nshape = "history"')
+    case.database.execute(
+        "create table t (id int primary key, v text)",
+        "insert into t values (1, 'a'), (2, 'b')",
+        "create table k (v int)",
+        "insert into k values (1), (1)",
+    )
+    case.define(
+        options='[tables.options."public.t"]\nshape = "history"\n[tables.options."public.k"]\nshape = "history"'
+    )
     case.once()
-    case.database.execute("update t set v = 'c' where id = 1", "delete from t where id = 2", "insert into t values (3, 'd')", "update t set id = 4 where id = 3", "insert into k values (1)")
+    case.database.execute(
+        "update t set v = 'c' where id = 1",
+        "delete from t where id = 2",
+        "insert into t values (3, 'd')",
+        "update t set id = 4 where id = 3",
+        "insert into k values (1)",
+    )
     case.once()
     case.once()
     rows = case.query("select id, v, _operation, _is_deleted from t final order by _version, _operation, id")
@@ -193,4 +220,7 @@ def test_history_keeps_every_change(case: Case) -> None:
         ["4", "d", "update", "0"],
         ["3", None, "delete", "1"],
     ]
-    assert case.query("select _operation, count() from k final group by _operation order by 1") == [["copy", "2"], ["insert", "1"]]
+    assert case.query("select _operation, count() from k final group by _operation order by 1") == [
+        ["copy", "2"],
+        ["insert", "1"],
+    ]

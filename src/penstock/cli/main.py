@@ -55,7 +55,9 @@ def options(
 @app.command()
 def run(
     file: PipeFile,
-    once: Annotated[bool, typer.Option("--once", help="Stop when everything committed before the start is there.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when everything committed before the start is there.")
+    ] = False,
     json_wanted: AsJson = False,
 ) -> None:
     """Run one pipe in the foreground.
@@ -76,10 +78,13 @@ def check(file: PipeFile, json_wanted: AsJson = False) -> None:
 
     Example: penstock check shop.toml
     """
-    from penstock.cli.check import check_pipe, show
+    from penstock.cli.check import show
+    from penstock.control.checks import check as check_both
+    from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
-        findings = check_pipe(load(file))
+        pipe = load(file)
+        findings = check_both(pipe, home() / f"{pipe.name}.check")
         show(findings, as_json=json_wanted)
         if any(finding.severity.value == "blocking" for finding in findings):
             raise typer.Exit(BLOCKED)
@@ -96,11 +101,12 @@ def query(
 
     Example: penstock query shop.toml "select count() from orders_current"
     """
-    from penstock.cli.query import ask_pipe
+    from penstock.control.queries import ask_pipe
+    from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
         text = sys.stdin.read() if sql == "-" else sql
-        sys.stdout.buffer.write(ask_pipe(pipe, text, "JSONEachRow" if json_wanted else output_format))
+        sys.stdout.buffer.write(ask_pipe(home(), pipe, text, "JSONEachRow" if json_wanted else output_format))
         sys.stdout.buffer.flush()
 
 

@@ -37,7 +37,9 @@ def run_pipe(pipe: Pipe, *, once: bool, as_json_lines: bool) -> int:
     with hold(folder, pipe.name):
         store = StateStore(folder)
         try:
-            status = asyncio.run(_run(Run(pipe, store, folder / f"{pipe.name}.scratch"), once=once, quiet=as_json_lines))
+            status = asyncio.run(
+                _run(Run(pipe, store, folder / f"{pipe.name}.scratch"), once=once, quiet=as_json_lines)
+            )
         finally:
             store.close()
     if as_json_lines:

@@ -16,7 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.errors import DestinationError, PenstockError
+from penstock.clickhouse.client import Client
+from penstock.config import Pipe, load
+from penstock.errors import ConfigError, DestinationError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,3 +92,22 @@ def ask(folder: Path, pipe_name: str, sql: str, output_format: str) -> bytes | N
             if "error" in head:
                 raise DestinationError(head["error"], hint=head.get("hint", ""))
             return answer_file.read()
+
+
+def ask_pipe(folder: Path, pipe: str, sql: str, output_format: str) -> bytes:
+    """The result in ``output_format``. ``pipe`` is a definition's path, or the name of a pipe that runs."""
+    definition = load(Path(pipe)) if pipe.endswith(".toml") or Path(pipe).is_file() else None
+    result = ask(folder, definition.name if definition else pipe, sql, output_format)
+    if result is not None:
+        return result
+    if definition is None:
+        raise ConfigError(f'no pipe "{pipe}" runs here', hint="Give the path of its definition, such as shop.toml.")
+    return _read(definition, sql, output_format, folder)
+
+
+def _read(definition: Pipe, sql: str, output_format: str, folder: Path) -> bytes:
+    client = Client.open(definition.destination, scratch=folder / f"{definition.name}.query")
+    try:
+        return client.raw(sql, output_format, database=definition.database)
+    finally:
+        client.close()

@@ -5,6 +5,7 @@ Holds positions, table states and finished parts; never a row's value or a secre
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, StateError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PartRecord, PipeRecord, TableRecord
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
@@ -90,7 +91,8 @@ def home() -> Path:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError(
-            f"PENSTOCK_HOME {path} cannot be made: {error.strerror}", hint="Set PENSTOCK_HOME to a folder that can be written."
+            f"PENSTOCK_HOME {path} cannot be made: {error.strerror}",
+            hint="Set PENSTOCK_HOME to a folder that can be written.",
         ) from None
     return path
 
@@ -102,12 +104,17 @@ class StateStore:
         self._path = folder / "state.db"
         self._engine = create_engine(f"sqlite:///{self._path}", connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _durable)
-        try:
+        with self._errors_told():
             _metadata.create_all(self._engine)
-        except OperationalError as error:
-            raise ConfigError(
-                f"the state store {self._path} cannot be opened: {error.orig}",
-                hint="Check PENSTOCK_HOME, its permissions and the free space there.",
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            raise StateError(
+                f"the state store {self._path} cannot be used: {error.orig}",
+                hint="Check PENSTOCK_HOME, its permissions and the free space there; the pipe goes on where it stopped.",
             ) from None
 
     def close(self) -> None:
@@ -116,54 +123,54 @@ class StateStore:
 
     def pipe(self, name: str) -> PipeRecord | None:
         """The pipe's record, None before its first run."""
-        with self._engine.connect() as connection:
+        with self._errors_told(), self._engine.connect() as connection:
             row = connection.execute(select(_pipes).where(_pipes.c.name == name)).mappings().first()
         return PipeRecord(**{**row, "position": Lsn(row["position"])}) if row else None
 
     def save_pipe(self, record: PipeRecord) -> None:
         """Insert or replace the pipe's record."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             _replace(connection, _pipes, {"name": record.name}, _values(record))
 
     def save_position(self, name: str, position: Lsn) -> None:
         """Save the position up to which everything is written."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             connection.execute(update(_pipes).where(_pipes.c.name == name).values(position=int(position)))
 
     def tables(self, name: str) -> list[TableRecord]:
         """The pipe's tables."""
         wanted = select(_tables).where(_tables.c.pipe == name).order_by(_tables.c.full_name)
-        with self._engine.connect() as connection:
+        with self._errors_told(), self._engine.connect() as connection:
             return [_table_record(dict(row)) for row in connection.execute(wanted).mappings()]
 
     def save_table(self, name: str, record: TableRecord) -> None:
         """Insert or replace one table's record."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             values = {**_values(record), "state": record.state.value}
             _replace(connection, _tables, {"pipe": name, "oid": record.oid}, values)
 
     def parts(self, name: str, oid: int) -> list[PartRecord]:
         """A table's parts in order; empty before they are planned."""
         wanted = select(_parts).where(_parts.c.pipe == name, _parts.c.oid == oid).order_by(_parts.c.index)
-        with self._engine.connect() as connection:
+        with self._errors_told(), self._engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(wanted).mappings()]
         return [PartRecord(**{key: value for key, value in row.items() if key not in ("pipe", "oid")}) for row in rows]
 
     def save_parts(self, name: str, oid: int, parts: Sequence[PartRecord]) -> None:
         """Replace a table's parts."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             connection.execute(delete(_parts).where(_parts.c.pipe == name, _parts.c.oid == oid))
             if parts:
                 connection.execute(insert(_parts), [{"pipe": name, "oid": oid, **_values(part)} for part in parts])
 
     def save_part(self, name: str, oid: int, part: PartRecord) -> None:
         """Replace one part."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             _replace(connection, _parts, {"pipe": name, "oid": oid, "index": part.index}, _values(part))
 
     def forget(self, name: str) -> None:
         """Remove everything about a pipe."""
-        with self._engine.begin() as connection:
+        with self._errors_told(), self._engine.begin() as connection:
             for table, column in ((_parts, _parts.c.pipe), (_tables, _tables.c.pipe), (_pipes, _pipes.c.name)):
                 connection.execute(delete(table).where(column == name))
 
@@ -175,7 +182,11 @@ def _durable(connection: Any, _record: Any) -> None:
 
 
 def _values(record: PipeRecord | TableRecord | PartRecord) -> dict[str, Any]:
-    return {name: int(value) if isinstance(value, Lsn) else value for name in record.__slots__ for value in (getattr(record, name),)}
+    return {
+        name: int(value) if isinstance(value, Lsn) else value
+        for name in record.__slots__
+        for value in (getattr(record, name),)
+    }
 
 
 def _table_record(row: dict[str, Any]) -> TableRecord:

@@ -269,8 +269,14 @@ def _leaf_truncated(lane: Lane) -> TableError:
 def _refusal(item: Rejected) -> TableError:
     where = f'column "{item.column}" of {item.plan.table.full_name}'
     if item.reason == "malformed":
-        return BadDataError(f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it.")
+        return BadDataError(
+            f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it."
+        )
     hint = f'Set types = {{ {item.column} = "String" }} for the table, and copy it again.'
     if item.in_key:
-        return UnfitKeyError(f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint)
-    return UnfitValueError(f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint)
+        return UnfitKeyError(
+            f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint
+        )
+    return UnfitValueError(
+        f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint
+    )

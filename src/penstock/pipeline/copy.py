@@ -115,7 +115,11 @@ class Copies:
             async with places:
                 await self._one(lane)
 
-        tasks = [asyncio.create_task(one(lane)) for lane in self._lanes if lane.record.state in (State.WAITING, State.COPYING)]
+        tasks = [
+            asyncio.create_task(one(lane))
+            for lane in self._lanes
+            if lane.record.state in (State.WAITING, State.COPYING)
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:

@@ -9,6 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from penstock.errors import SchemaConflictError
+from penstock.plan import Shape
 
 if TYPE_CHECKING:
     from penstock.batch import Relation
@@ -22,7 +23,13 @@ def fingerprint(plan: Plan) -> str:
     """A short text that changes when a table's columns, types, key or plan change."""
     table = plan.table
     columns = [(column.name, column.number, column.type.oid, column.type.modifier) for column in table.columns]
-    parts = (columns, table.key, [(column.name, column.clickhouse) for column in plan.columns], plan.key, plan.shape.value)
+    parts = (
+        columns,
+        table.key,
+        [(column.name, column.clickhouse) for column in plan.columns],
+        plan.key,
+        plan.shape.value,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -40,10 +47,22 @@ def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
     arriving = tuple(column.name for column in relation.columns)
     for wanted in plan.columns:
         if wanted.name not in arriving:
-            raise _changed(table, f'column "{wanted.name}" no longer comes: dropped, renamed, or left out by the publication')
-    if relation.oid == table.oid and relation.replica_identity != table.replica_identity.value:
-        raise _changed(table, "it has another replica identity")
+            raise _changed(
+                table, f'column "{wanted.name}" no longer comes: dropped, renamed, or left out by the publication'
+            )
+    _refuse_other_identity(relation, plan)
     return plan.source_of(arriving)
+
+
+def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
+    """Old tuples must hold what tells rows apart. With REPLICA IDENTITY NOTHING there are only inserts."""
+    if relation.replica_identity == "n" or plan.shape is Shape.HISTORY:
+        return
+    sent = {column.name for column in relation.columns if column.in_key or relation.replica_identity == "f"}
+    needed = plan.key or range(len(plan.columns))
+    missing = [plan.columns[each].name for each in needed if plan.columns[each].name not in sent]
+    if missing:
+        raise _changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')
 
 
 def _changed(table: Table, what: str) -> SchemaConflictError:

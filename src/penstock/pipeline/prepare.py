@@ -23,11 +23,10 @@ from penstock.postgres import catalog, slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import psycopg
-
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
     from penstock.pipeline.checkpoint import Store
+    from penstock.postgres.connection import Connection
     from penstock.table import Table
     from penstock.typemap import Capabilities
 
@@ -55,7 +54,7 @@ def refuse_not_yet(pipe: Pipe) -> None:
             raise NotYetError(f"{setting} is set, and this version does not have it yet", hint=f"Leave {setting} out.")
 
 
-def read_tables(pipe: Pipe, connection: psycopg.Connection) -> list[Table]:
+def read_tables(pipe: Pipe, connection: Connection) -> list[Table]:
     """The source's tables that belong to the pipe. Raises ConfigError for a name that matches none."""
     every = catalog.read_tables(connection, lambda _name: True)
     names = [table.full_name for table in every]
@@ -107,9 +106,15 @@ def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
                 )
 
 
-def prepare(
-    pipe: Pipe, store: Store, connection: psycopg.Connection, client: Client, report: Callable[[str], None]
-) -> Prepared:
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How a long wait is told, and when it is to end."""
+
+    report: Callable[[str], None]
+    stopped: Callable[[], bool]
+
+
+def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, waiting: Waiting) -> Prepared:
     """Bring both ends into the state in which the stream can begin. Raises what the operator must mend."""
     refuse_not_yet(pipe)
     server = capabilities.ask(client)
@@ -119,7 +124,7 @@ def prepare(
     tables = [(plan, _table_record(pipe, store, client, plan, known.get(plan.table.oid))) for plan in plans]
     owned = not pipe.source.publication
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
-    record, fresh = _pipe_record(pipe, store, connection, report)
+    record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh)
 
 
@@ -144,9 +149,7 @@ def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: T
     return record
 
 
-def _pipe_record(
-    pipe: Pipe, store: Store, connection: psycopg.Connection, report: Callable[[str], None]
-) -> tuple[PipeRecord, bool]:
+def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Waiting) -> tuple[PipeRecord, bool]:
     """The pipe's record, with a slot behind it; and whether the slot was made just now."""
     record = store.pipe(pipe.name)
     if record is not None and record.position:
@@ -171,14 +174,14 @@ def _pipe_record(
     )
     store.save_pipe(record)  # the intention, so that a crash right after the slot's creation finds its way back
     if state is None:
-        record.position = slot.create_slot(connection, pipe.slot, report=report)
+        record.position = slot.create_slot(connection, pipe.slot, report=waiting.report, stopped=waiting.stopped)
     else:
         record.position = state.confirmed_flush_lsn
     store.save_pipe(record)
     return record, state is None
 
 
-def verify(record: PipeRecord, connection: psycopg.Connection) -> None:
+def verify(record: PipeRecord, connection: Connection) -> None:
     """Make sure that the slot goes on where this pipe stopped (postgres.md 4 and 5). Raises SlotError."""
     start_again = "The missing changes cannot be had any more: drop the pipe's state and slot, and copy again."
     system = slot.system(connection)

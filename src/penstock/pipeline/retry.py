@@ -67,7 +67,11 @@ async def for_ever(attempt: Callable[[], Awaitable[T]], stop: Stop, report: Call
 def for_ever_in_thread(attempt: Callable[[], T], stop: Stop, report: Callable[[PenstockError], None]) -> T:
     """The same in a thread."""
     return Retrying(
-        wait=_WAIT, retry=retry_if_exception(helps), sleep=stop.sleep_in_thread, before_sleep=_reporter(report), reraise=True
+        wait=_WAIT,
+        retry=retry_if_exception(helps),
+        sleep=stop.sleep_in_thread,
+        before_sleep=_reporter(report),
+        reraise=True,
     )(attempt)
 
 

@@ -1,8 +1,8 @@
 """One pipe, running: opens both ends, copies, follows, reports, and ends in order.
 
-    prepare ──► stream (re-opened whenever it is cut) ──► drain
-            └─► fence ──► copy
-            └─► look at the source's end of the WAL, for the lag
+prepare ──► stream (re-opened whenever it is cut) ──► drain
+        └─► fence ──► copy
+        └─► look at the source's end of the WAL, for the lag
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.prepare import Prepared, prepare, verify
+from penstock.pipeline.figures import table_status
+from penstock.pipeline.prepare import Prepared, Waiting, prepare, verify
 from penstock.postgres import slot
 from penstock.postgres.connection import Connector
 from penstock.postgres.stream import Stream
@@ -98,10 +99,12 @@ class Run:
             await self._open()
             await self._flow(once=once)
         except retry.Stopped:
-            pass
-        except BaseException:
-            self._state = "failed"
-            raise
+            self._state = "stopped"
+        except PenstockError:
+            if self._state != "stopping":
+                self._state = "failed"
+                raise
+            self._state = "stopped"
         else:
             self._state = "stopped"
         finally:
@@ -151,7 +154,7 @@ class Run:
 
     def _prepare(self, client: Client) -> Prepared:
         with self._connector.connect() as connection:
-            return prepare(self.pipe, self._store, connection, client, self._say)
+            return prepare(self.pipe, self._store, connection, client, Waiting(self._say, lambda: bool(self._stop)))
 
     async def _flow(self, *, once: bool) -> None:
         self._state = "running"
@@ -314,10 +317,11 @@ class Run:
         """The pipe as it is at the moment."""
         if not self._lanes and self._state == "starting":
             return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
-        now = time.monotonic()
         written = self._cdc.written or self._checkpoint.saved
         end = max(self._source_end, self._cdc.received)
-        tables = [_table_status(lane, now, max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()]
+        tables = [
+            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()
+        ]
         tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._prepared.refused]
         return PipeStatus(
             self.pipe.name,
@@ -332,26 +336,3 @@ class Run:
             note=self._note,
             last_error=self._trouble,
         )
-
-
-def _table_status(lane: Lane, now: float, lag_bytes: int) -> TableStatus:
-    record = lane.record
-    copying = record.state is State.COPYING
-    elapsed = now - lane.copy_began
-    left = lane.rows_estimated - record.rows_copied
-    return TableStatus(
-        record.full_name,
-        record.state.value,
-        target=record.target,
-        rows_copied=record.rows_copied,
-        rows_estimated=lane.rows_estimated,
-        bytes_copied=record.bytes_copied,
-        seconds_left=max(0.0, left * elapsed / record.rows_copied) if copying and record.rows_copied else None,
-        changes=lane.changes,
-        changes_per_second=lane.rate.per_second(now),
-        lag_bytes=lag_bytes,
-        lag_seconds=max(0.0, time.time() - lane.oldest_commit / 1e6) if lane.oldest_commit else 0.0,
-        note="" if record.state is not State.FAILED else record.hint,
-        last_error=record.reason or lane.trouble,
-        counters=dict(lane.counters),
-    )

@@ -1,0 +1,37 @@
+"""A lane's figures as people see them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from penstock.observe.status import TableStatus
+from penstock.pipeline.lifecycle import State
+
+if TYPE_CHECKING:
+    from penstock.pipeline.lane import Lane
+
+
+def table_status(lane: Lane, *, lag_bytes: int) -> TableStatus:
+    """The table as it is at the moment."""
+    now = time.monotonic()
+    record = lane.record
+    copying = record.state is State.COPYING
+    elapsed = now - lane.copy_began
+    left = lane.rows_estimated - record.rows_copied
+    return TableStatus(
+        record.full_name,
+        record.state.value,
+        target=record.target,
+        rows_copied=record.rows_copied,
+        rows_estimated=lane.rows_estimated,
+        bytes_copied=record.bytes_copied,
+        seconds_left=max(0.0, left * elapsed / record.rows_copied) if copying and record.rows_copied else None,
+        changes=lane.changes,
+        changes_per_second=lane.rate.per_second(now),
+        lag_bytes=lag_bytes,
+        lag_seconds=max(0.0, time.time() - lane.oldest_commit / 1e6) if lane.oldest_commit else 0.0,
+        note="" if record.state is not State.FAILED else record.hint,
+        last_error=record.reason or lane.trouble,
+        counters=dict(lane.counters),
+    )

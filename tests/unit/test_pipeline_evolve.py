@@ -1,0 +1,62 @@
+"""What a Relation message means for a table that was copied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.plans import TABLE_OID, plan_of
+
+from penstock.batch import Relation, RelationColumn
+from penstock.errors import SchemaConflictError
+from penstock.pipeline.evolve import fingerprint, tuple_source
+
+PLAN = plan_of("id int4, note text, amount numeric(10,2)")
+
+
+def relation(*names: str, identity: str = "d", keys: tuple[str, ...] = ("id",)) -> Relation:
+    modifiers = {column.name: column.type.modifier for column in PLAN.table.columns}
+    columns = tuple(RelationColumn(name, 1, modifiers.get(name, -1), name in keys) for name in names)
+    return Relation(TABLE_OID, "public", "t", identity, columns)
+
+
+def test_columns_are_found_in_any_order_and_left_out_ones_skipped() -> None:
+    assert tuple_source(relation("amount", "id", "note"), PLAN) == (2, 0, 1)
+    partial = plan_of("id int4, note text, amount numeric(10,2)", options={"exclude_columns": ["note"]})
+    assert tuple_source(relation("id", "note", "amount"), partial) == (0, -1, 1)
+
+
+def test_changes_set_the_table_aside() -> None:
+    with pytest.raises(SchemaConflictError, match='column "more" is new'):
+        tuple_source(relation("id", "note", "amount", "more"), PLAN)
+    with pytest.raises(SchemaConflictError, match='column "amount" no longer comes'):
+        tuple_source(relation("id", "note"), PLAN)
+    with pytest.raises(SchemaConflictError, match='replica identity no longer holds column "id"'):
+        tuple_source(relation("id", "note", "amount", keys=("note",)), PLAN)
+    other = relation("id", "note", "amount")
+    wider = replace(other, columns=(replace(other.columns[0], type_oid=20), *other.columns[1:]))
+    with pytest.raises(SchemaConflictError, match='column "id" has another type'):
+        tuple_source(wider, PLAN)
+
+
+def test_identities_that_still_hold_the_key_are_fine() -> None:
+    assert tuple_source(relation("id", "note", "amount", identity="f", keys=()), PLAN) == (0, 1, 2)
+    assert tuple_source(relation("id", "note", "amount", identity="n", keys=()), PLAN) == (0, 1, 2)
+
+
+def test_a_keyless_table_needs_the_full_identity() -> None:
+    keyless = plan_of("id int4, note text, amount numeric(10,2)", (), full=True)
+    assert tuple_source(relation("id", "note", "amount", identity="f"), keyless) == (0, 1, 2)
+    with pytest.raises(SchemaConflictError, match="replica identity"):
+        tuple_source(relation("id", "note", "amount", identity="d", keys=()), keyless)
+
+
+def test_the_fingerprint_tells_tables_apart() -> None:
+    marks = {
+        fingerprint(PLAN),
+        fingerprint(plan_of("id int4, note text, amount numeric(12,2)")),
+        fingerprint(plan_of("id int4, remark text, amount numeric(10,2)")),
+        fingerprint(plan_of("id int4, note text, amount numeric(10,2)", options={"shape": "history"})),
+    }
+    assert len(marks) == 4
+    assert fingerprint(PLAN) == fingerprint(plan_of("id int4, note text, amount numeric(10,2)"))
