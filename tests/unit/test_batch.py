@@ -1,0 +1,96 @@
+"""Blocks as ClickHouse takes them, and holes that are completed."""
+
+from __future__ import annotations
+
+import pytest
+from tests.native_block import read_block, rows_of
+from tests.plans import plan_of
+
+from penstock.batch import Batch, EncodedColumn, Hole, Value, varint, version_of
+
+
+def text(*values: bytes) -> bytes:
+    return b"".join(varint(len(value)) + value for value in values)
+
+
+def a_batch() -> Batch:
+    """Rows 1 and 2 have holes in ``note`` and ``price``, row 2 only in ``note``."""
+    plan = plan_of("id int4, note text, price numeric(9,2)!, code text!", nullable=True)
+    zeros = bytes(4)
+    return Batch(
+        plan=plan,
+        rows=4,
+        floor=0,
+        committed_at=0,
+        columns=[
+            EncodedColumn(None, b"".join(number.to_bytes(4, "little") for number in range(4))),
+            EncodedColumn(b"\0\0\0\1", text(b"first", b"", b"", b"")),
+            EncodedColumn(b"\0\0\0\0", b"\1\0\0\0" + zeros + b"\3\0\0\0\4\0\0\0"),
+            EncodedColumn(None, text(b"a", b"", b"c", b"d")),
+            EncodedColumn(None, b"".join(version_of(0, 1, row).to_bytes(16, "little") for row in range(4))),
+            EncodedColumn(None, bytes(4)),
+        ],
+        holes=(
+            Hole(1, (1, 2, 3), (6, 4, 2), (b"1",), (b"1",), version_of(0, 1, 1), 7),
+            Hole(2, (1,), (7,), (b"2",), (b"2",), version_of(0, 1, 2), 7),
+        ),
+    )
+
+
+def test_chunks_are_one_block_with_every_column_named() -> None:
+    batch = a_batch()
+    body = b"".join(batch.chunks())
+    assert body[:2] == bytes([6, 4])
+    rows = read_block(body)
+    assert list(rows[0]) == list(batch.plan.column_names)
+    assert [row["note"] for row in rows] == [b"first", b"", b"", None]
+    assert [row["_version"] for row in rows] == [version_of(0, 1, row) for row in range(4)]
+    assert batch.size == sum(len(column.values) + len(column.nulls or b"") for column in batch.columns)
+
+
+def test_complete_fills_values_of_any_length() -> None:
+    batch = a_batch()
+    batch.complete(
+        {
+            (1, 1): Value(null=False, data=text(b"x" * 300)),
+            (2, 1): Value(null=True, data=b"\0"),
+            (1, 2): Value(null=False, data=b"\x63\0\0\0"),
+            (1, 3): Value(null=False, data=text(b"filled")),
+        }
+    )
+    rows = rows_of(batch)
+    assert [row["note"] for row in rows] == [b"first", b"x" * 300, None, None]
+    assert [str(row["price"]) for row in rows] == ["0.01", "0.99", "0.03", "0.04"]
+    assert [row["code"] for row in rows] == [b"a", b"filled", b"c", b"d"]
+
+
+def test_complete_leaves_other_holes_as_they_are() -> None:
+    batch = a_batch()
+    batch.complete({(2, 1): Value(null=False, data=text(b"late"))})
+    assert [row["note"] for row in rows_of(batch)] == [b"first", b"", b"late", None]
+    before = [(column.nulls, column.values) for column in batch.columns]
+    batch.complete({})
+    assert [(column.nulls, column.values) for column in batch.columns] == before
+
+
+def test_mark_deleted() -> None:
+    batch = a_batch()
+    batch.mark_deleted([1, 3])
+    assert [row["_is_deleted"] for row in rows_of(batch)] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("number", "data"),
+    [(0, b"\0"), (1, b"\1"), (127, b"\x7f"), (128, b"\x80\1"), (300, b"\xac\2"), (2**63, b"\x80" * 9 + b"\1")],
+)
+def test_varint(number: int, data: bytes) -> None:
+    assert varint(number) == data
+
+
+def test_versions_are_ordered_by_epoch_then_commit_then_ordinal() -> None:
+    versions = [
+        version_of(*place)
+        for place in [(0, 0, 1), (0, 5, 1), (0, 5, 2), (0, 6, 1), (1, 0, 0), (255, 2**56 - 1, 2**64 - 1)]
+    ]
+    assert versions == sorted(set(versions))
+    assert versions[-1] == 2**128 - 1
