@@ -53,8 +53,8 @@ class Section(BaseModel):
 class Secret(Section):
     """Where a secret is read from: an environment variable, or a file."""
 
-    env: str = ""
-    file: str = ""
+    env: str = Field(default="", description="The environment variable that holds the secret.")
+    file: str = Field(default="", description="The file that holds it; line feeds at its end are left out.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Secret:
@@ -82,52 +82,77 @@ class Secret(Section):
 class Ssh(Section):
     """A jump server in front of the source."""
 
-    host: str
-    port: int = 22
-    user: str = ""
-    key: str = ""
-    known_host_key: str = ""
+    host: str = Field(description="The jump server's name or address.")
+    port: int = Field(default=22, description="Its port.")
+    user: str = Field(default="", description="The user there. Empty: the user who runs Penstock.")
+    key: str = Field(default="", description="The private key's file. Empty: the agent, or ssh's usual files.")
+    known_host_key: str = Field(default="", description="The jump server's public key. Empty: ssh's known_hosts.")
 
 
 class Source(Section):
     """The PostgreSQL side."""
 
-    dsn: str  # libpq's: a URI or key=value
-    password: Secret | None = None
-    provider: str = "auto"
-    publication: str = ""  # empty: Penstock makes, maintains and drops it
-    slot: str = ""  # likewise
-    ssh: Ssh | None = None
+    dsn: str = Field(description="libpq's connection string: a URI or `key=value` pairs, every `sslmode`.")
+    password: Secret | None = Field(default=None, description="Where the password is read from, when it is needed.")
+    provider: str = Field(default="auto", description="Who runs the source.")
+    publication: str = Field(
+        default="", description="A publication of yours. Empty: Penstock makes, maintains and drops it."
+    )
+    slot: str = Field(default="", description="A replication slot of yours. Empty: Penstock makes and drops it.")
+    ssh: Ssh | None = Field(default=None, description="A jump server in front of the source.")
 
 
 class Destination(Section):
     """The ClickHouse side."""
 
-    dsn: str  # chdb:///path, or clickhouse://user@host:8123, or …?secure=true
-    password: Secret | None = None
-    database: str = ""  # empty: the pipe's name; created when missing
-    metadata_prefix: str = Field(default="_", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
-    views: bool = True  # <target>_current: FINAL, without deleted rows and metadata
+    dsn: str = Field(
+        description="`chdb:///folder` (embedded), or `clickhouse://user@host:8123`; `?secure=true` for TLS."
+    )
+    password: Secret | None = Field(default=None, description="Where the password is read from, when it is needed.")
+    database: str = Field(
+        default="", description="The database to write to; made when missing. Empty: the pipe's name."
+    )
+    metadata_prefix: str = Field(
+        default="_",
+        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        description='What the names of the metadata columns begin with; `"_peerdb_"` makes tables look like ClickPipes\' own.',
+    )
+    views: bool = Field(
+        default=True, description="Keep views `<target>_current`: the rows as they are now, without metadata columns."
+    )
 
 
 class TableOptions(Section):
     """What is different for one table."""
 
-    target: str = ""
-    exclude_columns: tuple[str, ...] = ()
-    order_by: tuple[str, ...] = ()
-    shape: Literal["current", "history", "null"] = "current"
-    partition_by: str = ""
-    types: dict[str, str] = {}
+    target: str = Field(default="", description="Its name in ClickHouse. Empty: by the template of `[tables]`.")
+    exclude_columns: tuple[str, ...] = Field(default=(), description="Columns that are not replicated.")
+    order_by: tuple[str, ...] = Field(
+        default=(),
+        description="Columns to sort by, before the source's key, which always follows. Empty: the key alone.",
+    )
+    shape: Literal["current", "history", "null"] = Field(
+        default="current",
+        description="`current`: the rows as they are now. `history`: every change a row. "
+        "`null`: nothing is stored, materialized views are fed.",
+    )
+    partition_by: str = Field(default="", description="ClickHouse's PARTITION BY expression. Empty: none.")
+    types: dict[str, str] = Field(
+        default={}, description="ClickHouse types for columns, instead of those of the type map."
+    )
 
 
 class Tables(Section):
     """Which tables, and how."""
 
-    include: Patterns = ("public.*",)
-    exclude: Patterns = ()
-    target: str = "{table}"
-    options: dict[str, TableOptions] = {}
+    include: Patterns = Field(
+        default=("public.*",), description="Patterns of `schema.table`, as in a shell; case counts."
+    )
+    exclude: Patterns = Field(default=(), description="Patterns of tables that are left out.")
+    target: str = Field(default="{table}", description="The names in ClickHouse, made of `{schema}` and `{table}`.")
+    options: dict[str, TableOptions] = Field(
+        default={}, description="What is different for single tables, by `schema.table`."
+    )
 
     @field_validator("target")
     @classmethod
@@ -159,25 +184,51 @@ _NO_OPTIONS = TableOptions()
 class Settings(Section):
     """How the pipe works."""
 
-    flush_interval: Seconds = Field(default=1.0, ge=0.01, le=3600)
-    max_batch_rows: int = Field(default=100_000, ge=1, le=1_000_000)
-    max_batch_bytes: ByteSize = Field(default=ByteSize(64 << 20), ge=64 << 10, le=1 << 30)
-    copy_tables: int = Field(default=2, ge=1, le=64)  # tables copied at a time
-    copy_workers: int = Field(default=4, ge=1, le=64)  # connections a table
-    copy_part_rows: int = Field(default=250_000, ge=1)
+    flush_interval: Seconds = Field(
+        default=1.0,
+        ge=0.01,
+        le=3600,
+        description="Under load each table is written at most this often; a change that follows a quiet moment at once.",
+    )
+    max_batch_rows: int = Field(
+        default=100_000, ge=1, le=1_000_000, description="A batch of so many rows is written at once."
+    )
+    max_batch_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20),
+        ge=64 << 10,
+        le=1 << 30,
+        description="A batch of so many bytes of PostgreSQL's text is written at once.",
+    )
+    copy_tables: int = Field(default=2, ge=1, le=64, description="Tables copied at a time.")
+    copy_workers: int = Field(default=4, ge=1, le=64, description="Connections that copy one table.")
+    copy_part_rows: int = Field(default=250_000, ge=1, description="About so many rows are copied as one part.")
     decoding_work_mem: str = Field(
-        default="256MB", pattern=r"^\d+\s*(kB|MB|GB)$"
-    )  # set for our replication session only
-    nullable: bool = True
-    on_unfit: Literal["null", "fail"] = "null"
-    on_truncate: Literal["apply", "ignore"] = "apply"
+        default="256MB",
+        pattern=r"^\d+\s*(kB|MB|GB)$",
+        description="`logical_decoding_work_mem` of our replication session, and of no other (PostgreSQL 13 and later).",
+    )
+    nullable: bool = Field(
+        default=True, description="NULL stays NULL. `false`: columns are not Nullable, NULL becomes the type's zero."
+    )
+    on_unfit: Literal["null", "fail"] = Field(
+        default="null",
+        description="A value that its ClickHouse type cannot hold: `null` makes it NULL or the nearest bound, and counts it; "
+        "`fail` sets the table aside. In a key the table is set aside always.",
+    )
+    on_truncate: Literal["apply", "ignore"] = Field(
+        default="apply",
+        description="TRUNCATE at the source: `apply` empties the table here too, `ignore` keeps the rows.",
+    )
 
 
 class Identity(Section):
     """The pipe's name and mode."""
 
-    name: str
-    mode: Literal["cdc", "snapshot", "cdc_only"] = "cdc"
+    name: str = Field(description="Up to 41 lower-case letters, digits and underscores.")
+    mode: Literal["cdc", "snapshot", "cdc_only"] = Field(
+        default="cdc",
+        description="`cdc`: copy, then follow. `snapshot`: copy once, as of one moment. `cdc_only`: follow, without a copy.",
+    )
 
     @field_validator("name")
     @classmethod
