@@ -1,0 +1,167 @@
+"""The decoders against the table itself: whatever is cut into batches and completed converges to what PostgreSQL holds.
+
+The destination is played here: the newest version of each key wins, and holes are completed from what is stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import fix_frames as frame
+from tests.faker import OID, Faker, Workload
+from tests.native_block import rows_of
+from tests.plans import TABLE_OID
+
+from penstock.batch import Batch, Relation, Value, varint
+from penstock.decode import reference
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tests.faker import Row, Schema
+
+KEYS = ("int4", "int8", "text", "uuid", "numeric(12,3)", "date", "bytea")
+TYPES = (*KEYS, *(["text"] * 8), "bytea", "numeric", "bool", "timestamptz", "time", "jsonb")
+DAY = date(1970, 1, 1)
+START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def meant(type_: str, text: str | None) -> Any:
+    """What PostgreSQL's text means, read by Python's own types."""
+    if text is None:
+        return None
+    match type_.partition("(")[0]:
+        case "int4" | "int8":
+            return int(text)
+        case "numeric":
+            return Decimal(text)
+        case "uuid":
+            return uuid.UUID(text)
+        case "bytea":
+            return bytes.fromhex(text[2:])
+        case "bool":
+            return text == "t"
+        case "date":
+            return (date.fromisoformat(text) - DAY).days
+        case "timestamptz":
+            return (datetime.fromisoformat(text).replace(tzinfo=UTC) - START) // timedelta(microseconds=1)
+        case "time":
+            return (datetime.fromisoformat(f"1970-01-01 {text}").replace(tzinfo=UTC) - START) // timedelta(
+                microseconds=1
+            )
+        case _:
+            return text.encode()
+
+
+class Destination:
+    """A ReplacingMergeTree: by key the newest row. ``texts`` are kept for completing."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.names = [column.name for column in schema.plan.columns]
+        self.key = schema.plan.key or tuple(range(len(self.names)))
+        self.newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def meant(self, row: Row) -> tuple[Any, ...]:
+        """NULL stands as the type's zero where the column cannot hold it."""
+        values = zip(self.schema.types, row, self.schema.plan.columns, strict=True)
+        return tuple(
+            zero_of(type_) if text is None and not column.nullable else meant(type_, text)
+            for type_, text, column in values
+        )
+
+    def insert(self, batch: Batch) -> None:
+        self.complete(batch)
+        for row in rows_of(batch):
+            key = tuple(row[self.names[index]] for index in self.key)
+            if key not in self.newest or self.newest[key]["_version"] <= row["_version"]:
+                self.newest[key] = row
+
+    def complete(self, batch: Batch) -> None:
+        fills: dict[tuple[int, int], Value] = {}
+        for hole in batch.holes:
+            for column in hole.columns:
+                if hole.after >= 0:
+                    fills[hole.row, column] = fills[hole.after, column]
+                    continue
+                stored = self.stored(hole.old_identity)
+                fills[hole.row, column] = self.encoded(column, stored[self.names[column]])
+        batch.complete(fills)
+
+    def stored(self, identity: tuple[bytes, ...]) -> dict[str, Any]:
+        plan = self.schema.plan
+        wanted = tuple(
+            meant(self.schema.types[index], text.decode()) for index, text in zip(plan.identity, identity, strict=True)
+        )
+        [row] = [
+            row
+            for row in self.newest.values()
+            if not row["_is_deleted"] and tuple(row[self.names[index]] for index in plan.identity) == wanted
+        ]
+        return row
+
+    def encoded(self, column: int, value: Any) -> Value:
+        codec = self.schema.plan.columns[column].codec
+        if value is None:
+            return Value(null=True, data=bytes(codec.width or 1))
+        if codec.width:
+            return Value(null=False, data=int(value.scaleb(codec.scale)).to_bytes(codec.width, "little", signed=True))
+        return Value(null=False, data=varint(len(value)) + value)
+
+    def rows(self) -> Counter[tuple[Any, ...]]:
+        alive = [row for row in self.newest.values() if not row["_is_deleted"]]
+        return Counter(tuple(row[name] for name in self.names) for row in alive)
+
+
+def zero_of(type_: str) -> Any:
+    zeros = {
+        "numeric": "0",
+        "uuid": str(uuid.UUID(int=0)),
+        "bytea": "\\x",
+        "bool": "f",
+        "date": "1970-01-01",
+        "time": "00:00:00",
+    }
+    texts = {**zeros, "timestamptz": "1970-01-01 00:00:00", "text": "", "jsonb": ""}
+    return meant(type_, texts.get(type_.partition("(")[0], "0"))
+
+
+@given(seed=st.integers(0, 2**64 - 1), changes=st.integers(1, 80))
+def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, changes: int) -> None:
+    faker = Faker(seed, tame=True)
+    schema = faker.schema(keys=KEYS, types=TYPES, shapes=("current",))
+    destination = Destination(schema)
+    identity = schema.plan.identity or range(len(schema.types))
+    workload = Workload(faker, schema, key_of=lambda row: [destination.meant(row)[index] for index in identity])
+    workload.start(3)
+    copy = reference.CopyDecoder(schema.plan, 1000, 1 << 20, 1)
+    for row in workload.rows:
+        copy.receive(
+            b"\t".join(b"\\N" if text is None else text.encode().replace(b"\\", b"\\\\") for text in row) + b"\n"
+        )
+    copied = copy.take()
+    assert copied
+    destination.insert(copied)
+
+    stream = decoder.StreamDecoder(faker.rng.choice((1, 3, 1000)), faker.rng.choice((100, 1 << 20)), 0)
+    stream.receive(schema.relation)
+    assert isinstance(stream.next_item(), Relation)
+    stream.bind(OID, schema.plan, tuple(range(len(schema.types))), schema.full)
+    for number in range(changes):
+        opening = frame.begin(0x100 + number) if number % 3 == 0 else b""
+        closing = frame.commit(0x100 + number, 0x200 + number) if number % 3 == 2 else b""
+        stream.receive(opening + workload.change() + closing)
+        while (item := stream.next_item()) is not None:
+            assert isinstance(item, Batch)
+            destination.insert(item)
+        if faker.chance(0.1) and (batch := stream.take(TABLE_OID)):
+            destination.insert(batch)
+    if batch := stream.take(TABLE_OID):
+        destination.insert(batch)
+    assert destination.rows() == Counter(destination.meant(row) for row in workload.rows)
