@@ -1,0 +1,332 @@
+"""Writes the pages of docs/ that are made from the code: configuration.md, types.md, errors.md, commands.md.
+
+``python docs/generate.py`` writes them, ``pages()`` gives them to the test that compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic import ByteSize
+from typer.main import get_command
+
+from penstock import errors
+from penstock.cli.main import app
+from penstock.config import Pipe, Secret, Section, Ssh, parse
+from penstock.errors import NotYetError, PenstockError
+from penstock.pipeline.prepare import refuse_not_yet
+from penstock.table import Column, Type, TypeKind
+from penstock.typemap import AS_TEXT, ENUM, ROWS, Capabilities, Target, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by `make docs` from {origin}. Change it there. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its name in docs/."""
+    return {
+        "configuration.md": "\n".join(_configuration()),
+        "types.md": "\n".join(_types()),
+        "errors.md": "\n".join(_errors()),
+        "commands.md": "\n".join(_commands()),
+    }
+
+
+# configuration.md
+
+CONFIGURATION = """\
+# Configuration
+
+A pipe is one TOML file; [examples/shop.toml](../examples/shop.toml) is a whole one. Unknown keys are refused, with the
+nearest known one. A duration is a number with a unit (`"500ms"`, `"1s"`, `"5m"`), a size likewise (`"64MiB"`). A secret
+is never written into the file: `{ env = "NAME" }` or `{ file = "path" }` says where it is read from.
+"""
+
+
+def _configuration() -> Iterator[str]:
+    yield NOTE.format(origin="src/penstock/config.py")
+    yield CONFIGURATION
+    for name, field in Pipe.model_fields.items():
+        model = _model(field)
+        if model is not None:
+            yield from _section(f"[{name}]", model)
+
+
+def _not_yet(section: str, key: str, value: object) -> bool:
+    """Whether a pipe with this setting is refused as not built yet."""
+    raw: dict[str, dict[str, object]] = {
+        "pipe": {"name": "x"},
+        "source": {"dsn": "host=x"},
+        "destination": {"dsn": "chdb:///x"},
+    }
+    raw[section] = {**raw.get(section, {}), key: value}
+    try:
+        refuse_not_yet(parse(raw, origin="docs"))
+    except NotYetError:
+        return True
+    return False
+
+
+def _later(section: str, key: str, field: FieldInfo) -> str:
+    """The values of a setting that this version refuses, in words."""
+    if section not in ("pipe", "source", "destination", "settings"):
+        return ""
+    if get_origin(field.annotation) is Literal:
+        refused = [f"`{each}`" for each in get_args(field.annotation) if _not_yet(section, key, each)]
+        return f" Not yet: {', '.join(refused)}." if refused else ""
+    return " Not yet." if _model(field) is Ssh and _not_yet(section, key, {"host": "x"}) else ""
+
+
+def _section(title: str, model: type[Section]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"{inspect.getdoc(model)}\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    nested: list[tuple[str, type[Section]]] = []
+    for name, field in model.model_fields.items():
+        inner = _model(field)
+        if inner is not None and inner is not Secret:
+            nested.append((name, inner))
+        yield f"| `{name}` | {_kind(field)} | {_default(field)} | {_cell(field.description or '')}{_later(title.strip('[]'), name, field)} |"
+    yield ""
+    for name, inner in nested:
+        path = f"{title[:-1]}.{name}]" if name != "options" else f'{title[:-1]}.options."schema.table"]'
+        yield from _section(path, inner)
+
+
+def _model(field: FieldInfo) -> type[Section] | None:
+    for each in (field.annotation, *get_args(field.annotation)):
+        if isinstance(each, type) and issubclass(each, Section):
+            return each
+    return None
+
+
+KINDS = {
+    "tuple": "list of strings",
+    "dict": "table",
+    "str": "string",
+    "bool": "true \\| false",
+    "int": "integer",
+    "float": "duration",
+    "ByteSize": "size",
+}
+
+
+def _kind(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    model = _model(field)
+    if model is not None:
+        return "secret" if model is Secret else "table"
+    if get_origin(annotation) is Literal:
+        return " \\| ".join(f'`"{each}"`' for each in get_args(annotation))
+    return KINDS[(get_origin(annotation) or annotation).__name__] + _bounds(field)
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = next((each.ge for each in field.metadata if hasattr(each, "ge")), None)
+    high = next((each.le for each in field.metadata if hasattr(each, "le")), None)
+    if field.annotation is not int or low is None:
+        return ""
+    return f", {low:,} to {high:,}" if high is not None else f", {low:,} or more"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required():
+        return "required"
+    if value is None or value == {} or isinstance(value, Section):
+        return "–"
+    return f"`{_toml(value, duration=field.annotation is float)}`"
+
+
+def _toml(value: object, *, duration: bool = False) -> str:
+    if isinstance(value, ByteSize):
+        return _quoted(value.human_readable(separator="").replace(".0", ""))
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(each) for each in value)}]"
+    if duration:
+        return _quoted(f"{value:g}s")
+    return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+# types.md
+
+NEWEST = Capabilities("", date32=(0, 0), datetime64=(0, 0), time64=True)  # the ranges play no part here
+NUMERICS = (
+    ("numeric(10, 2)", 10, 2),
+    ("numeric(5, -3)", 5, -3),
+    ("numeric(3, 5)", 3, 5),
+    ("numeric(100, 20)", 100, 20),
+)
+TEXT_LIKE = (
+    'text, varchar, char(n), name, citext, xml, "char"',
+    "json, jsonb",
+    "interval (ISO 8601), timetz",
+    "inet, cidr, macaddr, macaddr8, money, bit, varbit, pg_lsn",
+    "tsvector, tsquery, ltree, reg*",
+    "point, line, lseg, box, path, polygon, circle",
+    "arrays, hstore, geometry, vector",
+    "ranges, multiranges, composites, anything unknown",
+)
+
+
+TYPES = """\
+# Types
+
+Copy and stream both carry PostgreSQL's text form, so one codec serves both. What was in PostgreSQL is in ClickHouse, the
+same through copy, insert and update. A value that its ClickHouse type cannot hold becomes NULL, or the nearest bound
+where the column is not Nullable; it is counted by table, column and reason, and shows in the status
+(`on_unfit = "fail"` sets the table aside instead). In a key column it always sets the table aside: two keys must never
+merge.
+
+| PostgreSQL | ClickHouse | cannot be held |
+|---|---|---|"""
+
+TYPES_END = """\
+| domain | as its base type | |
+
+A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside the key always
+is. `types` in the [configuration](configuration.md) asks for `String` or `LowCardinality(String)` instead. Dates and
+times have the range of the server, which is asked once: the years 1900 to 2299 in older ones; 1 to 9999 from ClickHouse
+26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no `Time64` (before 26.1), `time` is a `String`.
+Generated columns are left out of copy and stream alike.
+"""
+
+
+def _types() -> Iterator[str]:
+    yield NOTE.format(origin="src/penstock/typemap.py")
+    yield TYPES
+    for name in ROWS:
+        if name == "numeric":
+            for shown, precision, scale in NUMERICS:
+                yield _type_row(shown, _target("numeric", ((precision << 16) | (scale & 0x7FF)) + 4))
+        yield _type_row(_sql_name(name), _target(name))
+    yield _type_row("enum", ENUM)
+    for names in TEXT_LIKE:
+        yield _type_row(names, AS_TEXT)
+    yield TYPES_END
+
+
+def _target(name: str, modifier: int = -1) -> Target:
+    return target_of(Column("x", 1, Type(0, name, name, TypeKind.BASE, modifier)), NEWEST)
+
+
+def _type_row(postgres: str, target: Target) -> str:
+    return f"| {postgres} | `{target.clickhouse}` | {target.unfit} |"
+
+
+def _sql_name(name: str) -> str:
+    known = {
+        "int2": "smallint", "int4": "integer", "int8": "bigint", "float4": "real", "float8": "double precision", "bool": "boolean",
+        "numeric": "numeric without precision", "bytea": "bytea (raw bytes)",
+    }  # fmt: skip
+    return known.get(name, name)
+
+
+# errors.md
+
+
+ERRORS = """\
+# Errors
+
+Every error names the object, says what happened and what to do next, and holds neither a row's value nor a secret. A
+`TableError` stops one table; the others go on. What is retried is retried for ever, with growing pauses, and shows in
+the status meanwhile.
+
+| error | meaning | trying again |
+|---|---|---|"""
+
+EXIT_CODES = """
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed: the error says why |
+| 2 | wrong usage or configuration |
+| 3 | `penstock check` found something that blocks the pipe |
+"""
+
+
+def _errors() -> Iterator[str]:
+    yield NOTE.format(origin="src/penstock/errors.py")
+    yield ERRORS
+    for kind in _subclasses(PenstockError):
+        yield f"| `{kind.__name__}` | {_cell(inspect.getdoc(kind) or '')} | {kind.retry.value} |"
+    yield EXIT_CODES
+
+
+def _subclasses(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    for each in kind.__subclasses__():
+        if each.__module__ == errors.__name__:
+            yield each
+            yield from _subclasses(each)
+
+
+# commands.md
+
+COMMANDS = """\
+# Commands
+
+What `--help` says. Exit codes stand in [errors.md](errors.md).
+
+| environment variable | meaning |
+|---|---|
+| `PENSTOCK_HOME` | the folder of the pipes' state; without it the platform's folder for an application's data |
+| `PENSTOCK_DECODER` | `native` or `python`; without it the compiled decoder where it is there |
+"""
+
+
+def _commands() -> Iterator[str]:
+    yield NOTE.format(origin="the commands' help")
+    yield COMMANDS
+    yield from _help()
+    root: Any = get_command(app)
+    for name in sorted(name for name, command in root.commands.items() if not command.hidden):
+        yield from _help(name)
+
+
+def _help(*words: str) -> Iterator[str]:
+    command: Any = get_command(app)
+    for word in words:
+        command = command.commands[word]
+    positional = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+    yield f"## {' '.join(('penstock', *words))}\n"
+    names = " ".join((*words, *(each.metavar or each.name for each in positional)))
+    yield f"```text\npenstock {names or '[OPTIONS] COMMAND …'}\n```\n"
+    yield _indented_example(inspect.cleandoc(command.help or "")) + "\n"
+    yield "| | meaning | default |\n|---|---|---|"
+    for each in (*positional, *options):
+        name = each.metavar or each.name if each in positional else ", ".join(each.opts)
+        yield f"| `{name}` | {_cell(each.help or '')} | {_shown_default(each.default)} |"
+    yield ""
+
+
+def _indented_example(text: str) -> str:
+    before, colon, example = text.rpartition("Example: ")
+    return f"{before}```sh\n{example}\n```" if colon else text
+
+
+def _shown_default(value: object) -> str:
+    return f"`{value}`" if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "" else ""
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        (HERE / page).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
