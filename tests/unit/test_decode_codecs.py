@@ -173,6 +173,21 @@ def test_numeric_malformed(decoder: ModuleType, text: str) -> None:
         decoder.encode(decimal(10, 2), text.encode())
 
 
+@pytest.mark.parametrize("precision", [1, 9, 10, 18, 19, 20, 37, 38, 39, 40, 57, 58, 75, 76])
+def test_the_bounds_of_a_numeric(decoder: ModuleType, precision: int) -> None:
+    most = 10**precision - 1
+    for scale in (0, precision // 2, precision):
+        codec = decimal(precision, scale)
+        beyond = "1" + "0" * precision
+        for text, nearest in (("Infinity", most), ("-Infinity", -most), (beyond, most), (f"-{beyond}", -most)):
+            data = nearest.to_bytes(codec.width, "little", signed=True)
+            assert decoder.encode(codec, text.encode()) == Value(null=True, data=data)
+        whole, fraction = str(most)[: precision - scale] or "0", str(most)[precision - scale :]
+        text = f"{whole}.{fraction}" if fraction else whole
+        assert number(decoder.encode(codec, text.encode())) == most
+        assert number(decoder.encode(codec, b"-" + text.encode())) == -most
+
+
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 300, 16_383, 16_384, 70_000])
 def test_text_and_bytea_carry_any_byte_and_length(decoder: ModuleType, length: int) -> None:
     raw = bytes(place * 7 % 256 for place in range(length))
