@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.decode import implementation
-
 from benchmarks import copying, decoding, latency, memory, report, streaming
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stage import Stage
+from penstock.decode import implementation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,11 +46,15 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Penstock; docs/benchmarks.md explains the figures.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure Penstock; docs/benchmarks.md explains the figures."
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes and one run: does everything work?")
     parser.add_argument("--only", type=_groups, default=list(GROUPS), metavar="A,B", help=f"some of {','.join(GROUPS)}")
     parser.add_argument("--runs", type=int, default=0, help="how often to measure each (3, or 1 with --quick)")
-    parser.add_argument("--json", type=Path, default=Path("results/bench.json"), metavar="FILE", help="where to write the figures")
+    parser.add_argument(
+        "--json", type=Path, default=Path("results/bench.json"), metavar="FILE", help="where to write the figures"
+    )
     return parser.parse_args()
 
 
@@ -64,7 +67,11 @@ def _groups(text: str) -> list[str]:
 
 
 def _about(stage: Stage, began: float) -> dict[str, Any]:
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
     return {
         "when": time.strftime("%F %T UTC", time.gmtime(began)),
@@ -78,7 +85,9 @@ def _about(stage: Stage, began: float) -> dict[str, Any]:
 
 def _print(names: Sequence[str], samples: Sequence[Sample], targets: Sequence[Target], about: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    print(f"{about['when']}: {about['machine']}; {versions}; scale {about['scale']}, {about['runs']} runs, {about['minutes']} minutes")
+    print(
+        f"{about['when']}: {about['machine']}; {versions}; scale {about['scale']}, {about['runs']} runs, {about['minutes']} minutes"
+    )
     for name in names:
         print(f"\n## {name}\n\n{GROUPS[name].report(samples)}")
     print(f"\n## targets\n\n{report.targets_table(targets)}")

@@ -25,8 +25,9 @@ from benchmarks.workload import CHANGED, empty_changed, insert_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from benchmarks.stage import Stage
     from tests.servers.clickhouse import ClickHouseServer
+
+    from benchmarks.stage import Stage
 
 GROUP = "latency"
 LONE, LOADED = "lone rows", "under load"
@@ -35,8 +36,6 @@ LONE_PAUSE, LOADED_PAUSE = 0.3, 0.1
 READ_PAUSE = 0.004
 ARRIVAL_SECONDS = 30.0
 LOAD_TRANSACTIONS_PER_SECOND = 50
-
-Ask = "Callable[[str], str]"
 
 
 @dataclass(slots=True)
@@ -56,10 +55,7 @@ def measure(stage: Stage) -> None:
     for run in range(1, stage.runs + 1):
         for where in (EMBEDDED, SERVER):
             _penstock(stage, run, where)
-        empty_changed(stage.connection)
-        with followed(stage, CHANGED) as peer, stage.awake(stage.peer):
-            ask = _over_http(stage.peer, "default")
-            stage.measure(GROUP, LONE, PEER, run, lambda: _lone(stage, run, PEER, peer.relation, ask))
+        _peer(stage, run)
 
 
 def _penstock(stage: Stage, run: int, where: str) -> None:
@@ -70,6 +66,13 @@ def _penstock(stage: Stage, run: int, where: str) -> None:
         relation = f"{CHANGED}_current"
         stage.measure(GROUP, LONE, where, run, lambda: _lone(stage, run, where, relation, ask))
         stage.measure(GROUP, LOADED, where, run, lambda: _loaded(stage, run, where, relation, ask))
+
+
+def _peer(stage: Stage, run: int) -> None:
+    empty_changed(stage.connection)
+    with followed(stage, CHANGED) as peer, stage.awake(stage.peer):
+        ask = _over_http(stage.peer, "default")
+        stage.measure(GROUP, LONE, PEER, run, lambda: _lone(stage, run, PEER, peer.relation, ask))
 
 
 def _lone(stage: Stage, run: int, contender: str, relation: str, ask: Callable[[str], str]) -> Sample:
@@ -106,9 +109,7 @@ def _load(stage: Stage, done: threading.Event, rows: list[float]) -> None:
             rows[0] += each
 
 
-def _probe(
-    stage: Stage, first: int, count: int, pause: float, *, relation: str, ask: Callable[[str], str]
-) -> Probes:
+def _probe(stage: Stage, first: int, count: int, pause: float, *, relation: str, ask: Callable[[str], str]) -> Probes:
     """Commit ``count`` rows, about ``pause`` seconds apart, while another thread looks for them. Raises TimeoutError."""
     probes, ended = Probes(), threading.Event()
     errors: list[Exception] = []
@@ -135,7 +136,9 @@ def _probe(
                 connection.execute(insert_rows(str(id_), str(id_)).encode())
                 probes.committed[id_] = time.monotonic()
                 time.sleep(pause * chance.uniform(0.7, 1.3))
-        wait_until(lambda: len(probes.seen) == count or bool(errors), seconds=ARRIVAL_SECONDS, what="the last probes arrive")
+        wait_until(
+            lambda: len(probes.seen) == count or bool(errors), seconds=ARRIVAL_SECONDS, what="the last probes arrive"
+        )
     finally:
         ended.set()
         reader.join(30)
@@ -146,7 +149,11 @@ def _probe(
 
 def _sample(case: str, contender: str, run: int, probes: Probes, **more: float) -> Sample:
     found = probes.milliseconds()
-    figures = {"p50_ms": round(_percentile(found, 50), 1), "p99_ms": round(_percentile(found, 99), 1), "most_ms": round(found[-1], 1)}
+    figures = {
+        "p50_ms": round(_percentile(found, 50), 1),
+        "p99_ms": round(_percentile(found, 99), 1),
+        "most_ms": round(found[-1], 1),
+    }
     return Sample(GROUP, case, contender, run, len(found), more={**figures, **more})
 
 

@@ -18,8 +18,9 @@ from benchmarks.pipe import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.stage import Stage
     from tests.servers.clickhouse import ClickHouseServer
+
+    from benchmarks.stage import Stage
 
 RECVLOGICAL = "limit: pg_recvlogical"
 DRAINED_COPY = "limit: COPY drained"
@@ -56,12 +57,16 @@ def _psql(dsn: str, statements: Sequence[str]) -> None:
     commands = [word for statement in statements for word in ("-c", statement)]
     environment = os.environ | {"PGOPTIONS": "-c extra_float_digits=3 -c TimeZone=UTC -c DateStyle=ISO"}
     program = [client_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-o", "/dev/null"]
-    done = subprocess.run([*program, *commands], check=False, capture_output=True, text=True, timeout=SECONDS, env=environment)
+    done = subprocess.run(
+        [*program, *commands], check=False, capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
     if done.returncode:
         raise RuntimeError(f"psql failed: {done.stderr[-300:]}")
 
 
-def insert_bodies(server: ClickHouseServer, target: str, columns: str, bodies: Iterable[bytes], connections: int) -> None:
+def insert_bodies(
+    server: ClickHouseServer, target: str, columns: str, bodies: Iterable[bytes], connections: int
+) -> None:
     """Insert ready Native bodies, each on one of several connections."""
     waiting = iter(bodies)
     statement = f"insert into {DATABASE}.{target} ({columns}) settings async_insert = 0 format Native"
@@ -81,4 +86,3 @@ def insert_bodies(server: ClickHouseServer, target: str, columns: str, bodies: I
 
     with ThreadPoolExecutor(connections) as threads:
         list(threads.map(work, range(connections)))
-

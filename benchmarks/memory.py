@@ -37,14 +37,18 @@ def measure(stage: Stage) -> None:
             outcome = made.run_once(until=end)
             if (found := made.sums()) != expected:
                 raise RuntimeError(f"the sums differ: {found.split()} instead of {expected.split()}")
-            return Sample(GROUP, "one transaction", SERVER, 1, stream.changes, outcome.stream_seconds, _figures(outcome))
+            return Sample(
+                GROUP, "one transaction", SERVER, 1, stream.changes, outcome.stream_seconds, _figures(outcome)
+            )
 
         stage.measure(GROUP, "one transaction", SERVER, 1, work)
 
 
 def _figures(outcome: Outcome) -> dict[str, object]:
     opened = outcome.at("stream open")
-    series = [(second - opened, size / 1e6) for second, size in outcome.memory if opened <= second <= outcome.confirmed_after]
+    series = [
+        (second - opened, size / 1e6) for second, size in outcome.memory if opened <= second <= outcome.confirmed_after
+    ]
     third = max(1, len(series) // 3)
     middle, last = series[third : 2 * third] or series, series[-third:]
     return {
@@ -70,8 +74,13 @@ def report(samples: Iterable[Sample]) -> str:
         for each in figures.of(case, SERVER):
             shown = [number(each.more[name]) for name in ("at_start_mb", "most_mb")]
             lines.append((case, SERVER, number(each.amount), *shown, number(each.more["growth"], 2)))
-            series.append("Resident MB after seconds: " + ", ".join(f"{size} ({second:g} s)" for second, size in each.more["series"]))
-    return "\n\n".join([table(("case", "contender", "rows", "MB at start", "most MB", "last third / middle"), lines), *series])
+            series.append(
+                "Resident MB after seconds: "
+                + ", ".join(f"{size} ({second:g} s)" for second, size in each.more["series"])
+            )
+    return "\n\n".join(
+        [table(("case", "contender", "rows", "MB at start", "most MB", "last third / middle"), lines), *series]
+    )
 
 
 def targets(samples: Iterable[Sample]) -> list[Target]:
@@ -79,5 +88,10 @@ def targets(samples: Iterable[Sample]) -> list[Target]:
     figures = Figures(samples, GROUP)
     growth = figures.more("one transaction", SERVER, "growth")
     name = "memory, one transaction: flat"
-    flat = Target(name, f"≤ {MOST_GROWTH:g} ×", number(growth, 2) + " ×", growth is not None and growth <= MOST_GROWTH, note(name))
-    return [at_most("memory, one transaction: most", MOST_MB, figures.more("one transaction", SERVER, "most_mb"), "MB"), flat]
+    flat = Target(
+        name, f"≤ {MOST_GROWTH:g} ×", number(growth, 2) + " ×", growth is not None and growth <= MOST_GROWTH, note(name)
+    )
+    return [
+        at_most("memory, one transaction: most", MOST_MB, figures.more("one transaction", SERVER, "most_mb"), "MB"),
+        flat,
+    ]

@@ -44,7 +44,9 @@ class Peer:
 
     def wait_rows(self, rows: int) -> None:
         """Wait until it has that many rows."""
-        self._wait(lambda: self._server.query(f"select count() from {self.relation}").strip() == str(rows), f"{rows} rows")
+        self._wait(
+            lambda: self._server.query(f"select count() from {self.relation}").strip() == str(rows), f"{rows} rows"
+        )
 
     def wait_sums(self, last_id: int, expected: str) -> None:
         """Wait until the last row is there, and then until everything is: the sums are not cheap to ask for."""

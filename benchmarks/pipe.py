@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouseServer
 
 EMBEDDED, SERVER = "Penstock, embedded", "Penstock, server"
+PENSTOCK = (sys.executable, "-m", "penstock")
 LOOK_SECONDS = 0.02
 MEMORY_SECONDS = 0.1
 END_SECONDS = 900.0
@@ -79,14 +80,17 @@ class Pipe:
         self.slot = f"penstock_{name}"
         self.environment = os.environ | {"PENSTOCK_HOME": str(self.home), PASSWORD_VARIABLE: PASSWORD}
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *words: str, program: Sequence[str] = PENSTOCK) -> list[str]:
         """Penstock's command line."""
-        return [sys.executable, "-m", "penstock", "--log-format", "json", *words]
+        return [*program, "--log-format", "json", *words]
 
-    def run_once(self, until: str = "", prefix: Sequence[str] = ()) -> Outcome:
-        """``penstock run --once``, to its end. ``until``: the position whose confirmation ends the stream. Raises RuntimeError."""
+    def run_once(self, until: str = "", program: Sequence[str] = PENSTOCK) -> Outcome:
+        """``penstock run --once``, to its end. ``until``: the position whose confirmation ends the stream. Raises RuntimeError.
+
+        ``program`` is Penstock, or a profiler that runs it.
+        """
         outcome = Outcome()
-        with self._started([*prefix, *self.command("run", str(self.file), "--once")], outcome) as process:
+        with self._started(self.command("run", str(self.file), "--once", program=program), outcome) as process:
             confirmed = (lambda: self.stage.confirmed(self.slot, until)) if until else (lambda: False)
             process.watch(confirmed)
         if process.exit_code:
@@ -146,7 +150,12 @@ class Process:
         self._began = time.monotonic()
         self.exit_code: int | None = None
         self._process = subprocess.Popen(
-            command, env=owner.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env=owner.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -47,9 +47,7 @@ class Figures:
 
     def of(self, case: str, contender: str) -> list[Sample]:
         """The samples that have a figure."""
-        return [
-            each for each in self.samples if each.case == case and each.contender == contender and not each.error
-        ]
+        return [each for each in self.samples if each.case == case and each.contender == contender and not each.error]
 
     def median(self, case: str, contender: str, value: Callable[[Sample], float]) -> float | None:
         """The median over the runs; None without a figure."""
@@ -80,10 +78,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(line[index]) for line in lines) for index in range(len(heads))]
 
     def shown(line: Sequence[str]) -> str:
-        cells = [cell.ljust(width) if index < 2 else cell.rjust(width) for index, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         return f"| {' | '.join(cells)} |"
 
-    rule = "| " + " | ".join("-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)) + " |"
+    rule = (
+        "| "
+        + " | ".join("-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths))
+        + " |"
+    )
     return "\n".join([shown(heads), rule, *(shown(line) for line in lines[1:])])
 
 
@@ -106,7 +111,11 @@ def at_most(name: str, wanted: float, value: float | None, unit: str) -> Target:
     """A figure that must not be higher."""
     places = 2 if unit == "s" else 0
     return Target(
-        name, f"≤ {wanted:g} {unit}", f"{number(value, places)} {unit}", value is not None and value <= wanted, note(name)
+        name,
+        f"≤ {wanted:g} {unit}",
+        f"{number(value, places)} {unit}",
+        value is not None and value <= wanted,
+        note(name),
     )
 
 
@@ -119,13 +128,19 @@ def note(name: str) -> str:
 def targets_table(targets: Sequence[Target]) -> str:
     """Every target, and a sentence for each that is missed."""
     rows = [(each.name, each.wanted, each.measured, "reached" if each.reached else "MISSED") for each in targets]
-    missed = [f"* {each.name}: {each.note or 'no note yet: add one to benchmarks/notes.toml'}" for each in targets if not each.reached]
+    missed = [
+        f"* {each.name}: {each.note or 'no note yet: add one to benchmarks/notes.toml'}"
+        for each in targets
+        if not each.reached
+    ]
     return "\n".join([table(("target", "wanted", "measured", ""), rows), *(["", *missed] if missed else [])])
 
 
 def failures(samples: Iterable[Sample]) -> list[str]:
     """What could not be measured, and why."""
-    return [f"* {each.group} {each.case}, run {each.run}, {each.contender}: {each.error}" for each in samples if each.error]
+    return [
+        f"* {each.group} {each.case}, run {each.run}, {each.contender}: {each.error}" for each in samples if each.error
+    ]
 
 
 def as_json(samples: Iterable[Sample], targets: Iterable[Target], about: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +162,13 @@ def as_json(samples: Iterable[Sample], targets: Iterable[Target], about: dict[st
             for each in samples
         ],
         "targets": [
-            {"name": each.name, "wanted": each.wanted, "measured": each.measured, "reached": each.reached, "note": each.note}
+            {
+                "name": each.name,
+                "wanted": each.wanted,
+                "measured": each.measured,
+                "reached": each.reached,
+                "note": each.note,
+            }
             for each in targets
         ],
     }

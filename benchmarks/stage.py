@@ -107,7 +107,11 @@ class Stage:
             sample = work()
         except Exception as error:  # the report says which one failed and why
             sample = Sample(group, case, contender, run, error=f"{type(error).__name__}: {error}"[:500])
-        rate = f"{sample.seconds:.2f} s, {sample.amount / sample.seconds:,.0f}/s" if sample.seconds else sample.error or "done"
+        rate = (
+            f"{sample.seconds:.2f} s, {sample.amount / sample.seconds:,.0f}/s"
+            if sample.seconds
+            else sample.error or "done"
+        )
         say(f"{group} {case}, run {run} of {self.runs}: {contender}: {rate}")
         self.samples.append(sample)
         return sample
@@ -147,7 +151,9 @@ class Stage:
 
     def make_slot(self, name: str, table: str) -> None:
         """A pgoutput slot and a publication of the same name."""
-        self.connection.execute(sql.SQL("create publication {} for table {}").format(sql.Identifier(name), sql.Identifier(table)))
+        self.connection.execute(
+            sql.SQL("create publication {} for table {}").format(sql.Identifier(name), sql.Identifier(table))
+        )
         self.connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
 
     def drop_slot(self, name: str) -> None:
@@ -155,11 +161,15 @@ class Stage:
         deadline = time.monotonic() + 20
         while self._holder(name) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
-        self.connection.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (name,))
+        self.connection.execute(
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", (name,)
+        )
         self.connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
 
     def _holder(self, slot: str) -> object:
-        row = self.connection.execute("select active_pid from pg_replication_slots where slot_name = %s", (slot,)).fetchone()
+        row = self.connection.execute(
+            "select active_pid from pg_replication_slots where slot_name = %s", (slot,)
+        ).fetchone()
         return row[0] if row else None
 
     def _value(self, statement: sql.SQL) -> object:

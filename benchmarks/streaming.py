@@ -8,6 +8,7 @@ moment it is let go until its sums are equal.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import limits
@@ -48,7 +49,8 @@ def _measure(stage: Stage, stream: Stream, run: int) -> None:
         end, expected = stage.wal_end(), sums(stage.connection, CHANGED)
         stage.measure(GROUP, stream.name, limits.RECVLOGICAL, run, lambda: _recvlogical(stage, stream, run, end))
         for where, each in zip((EMBEDDED, SERVER), pipes, strict=True):
-            stage.measure(GROUP, stream.name, where, run, lambda where=where, each=each: _penstock(each, stream, run, where=where, end=end, expected=expected))  # type: ignore[misc]
+            work = partial(_penstock, each, stream, run, where=where, end=end, expected=expected)
+            stage.measure(GROUP, stream.name, where, run, work)
         stage.measure(GROUP, stream.name, PEER, run, lambda: _peer(stage, peer, stream, run, expected))
 
 
@@ -90,7 +92,18 @@ def _peer(stage: Stage, peer: Peer, stream: Stream, run: int, expected: str) -> 
 
 # The report
 
-HEADS = ("stream", "contender", "changes/s", "seconds", "process s", "× recvlogical", "× peer", "our CPU s/M", "PG CPU s", "CH CPU s")
+HEADS = (
+    "stream",
+    "contender",
+    "changes/s",
+    "seconds",
+    "process s",
+    "× recvlogical",
+    "× peer",
+    "our CPU s/M",
+    "PG CPU s",
+    "CH CPU s",
+)
 
 
 def report(samples: Iterable[Sample]) -> str:
@@ -121,10 +134,19 @@ def targets(samples: Iterable[Sample]) -> list[Target]:
     for case in figures.cases:
         for where in (EMBEDDED, SERVER):
             found += [
-                at_least(f"stream {case}, {where}: × pg_recvlogical", 1.0, figures.ratio(case, where, limits.RECVLOGICAL)),
+                at_least(
+                    f"stream {case}, {where}: × pg_recvlogical", 1.0, figures.ratio(case, where, limits.RECVLOGICAL)
+                ),
                 at_least(f"stream {case}, {where}: × {PEER}", 3.0, figures.ratio(case, where, PEER)),
             ]
-        found.append(at_most(f"stream {case}, {SERVER}: CPU a million changes", CPU_SECONDS_PER_MILLION, _cpu(figures, case, SERVER), "s"))
+        found.append(
+            at_most(
+                f"stream {case}, {SERVER}: CPU a million changes",
+                CPU_SECONDS_PER_MILLION,
+                _cpu(figures, case, SERVER),
+                "s",
+            )
+        )
     return found
 
 

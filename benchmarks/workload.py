@@ -66,7 +66,9 @@ def create_tables(connection: psycopg.Connection, scale: Scale) -> None:
         with connection.transaction():
             connection.execute(_BODIES if join else "select 1")
             connection.execute(f"create table {name} ({_definition(columns)})")
-            connection.execute(f"insert into {name} select {_values(columns)} from generate_series(1, {rows}) i{join} order by i")
+            connection.execute(
+                f"insert into {name} select {_values(columns)} from generate_series(1, {rows}) i{join} order by i"
+            )
         connection.execute(f"vacuum (freeze, analyze) {name}")
     connection.execute(f"create table {CHANGED} ({_definition(NARROW)})")
     connection.execute("checkpoint")
@@ -158,7 +160,9 @@ def _mix(changes: int) -> Stream:
 def sums(connection: psycopg.Connection, table: str) -> str:
     """What the other side must arrive at: rows and two sums, tab-separated."""
     second = "sum(quantity)" if table in (CHANGED, "narrow") else "count(*)"
-    row = connection.execute(f"select count(*), coalesce(sum(id), 0)::text, coalesce({second}, 0)::text from {table}").fetchone()
+    row = connection.execute(
+        f"select count(*), coalesce(sum(id), 0)::text, coalesce({second}, 0)::text from {table}"
+    ).fetchone()
     return "\t".join(map(str, row or ()))
 
 
