@@ -94,7 +94,8 @@ def _section(title: str, model: type[Section]) -> Iterator[str]:
         inner = _model(field)
         if inner is not None and inner is not Secret:
             nested.append((name, inner))
-        yield f"| `{name}` | {_kind(field)} | {_default(field)} | {_cell(field.description or '')}{_later(title.strip('[]'), name, field)} |"
+        meaning = _cell(field.description or "") + _later(title.strip("[]"), name, field)
+        yield f"| `{name}` | {_kind(field)} | {_default(field)} | {meaning} |"
     yield ""
     for name, inner in nested:
         path = f"{title[:-1]}.{name}]" if name != "options" else f'{title[:-1]}.options."schema.table"]'

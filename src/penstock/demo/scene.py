@@ -56,7 +56,10 @@ class Scene:
 
     def render(self, moment: Moment) -> RenderableType:
         """The live view, the answers to the shop's questions, and what the probe sees."""
-        return Group(self._view.render(moment.status), panel(moment.answers), _footer(moment))
+        view, footer = self._view.render(moment.status), _footer(moment)
+        taken = sum(len(self._console.render_lines(each)) for each in (view, footer))
+        lines = self._console.height - taken - 1
+        return Group(view, panel(moment.answers, width=self._console.width, lines=lines), footer)
 
     def __enter__(self) -> Self:
         if self._live:
@@ -79,8 +82,8 @@ def _footer(moment: Moment) -> Text:
         (" seen  ", "dim"),
     )
     if len(moment.seen):
-        text.append(f"an order is found in ClickHouse {milliseconds(moment.seen.p50)} after its commit")
-        text.append(f" (median of {len(moment.seen)}; p99 {milliseconds(moment.seen.p99)})")
+        text.append(f"an order is found {milliseconds(moment.seen.p50)} after its commit")
+        text.append(f" (median of {len(moment.seen)}, p99 {milliseconds(moment.seen.p99)})")
     else:
         text.append("the tables are being copied", style="dim")
     if moment.seconds_left is not None:
