@@ -83,10 +83,14 @@ static inline int wide_store(wide *n, int negative, int width, buffer *out) {
     return buffer_append(out, bytes, (size_t)width);
 }
 
+/* The number furthest from zero: as many nines as there are digits. */
 static int decimal_bound(int negative, int precision, int width, buffer *out) {
-    wide n = {{1, 0, 0, 0}};
-    wide_scale(&n, (size_t)precision, width);
-    n.limb[0]--; /* 10^p is even, unless p is 0: 1 - 1 */
+    wide n = {{0, 0, 0, 0}};
+    int digits, taken;
+    for (digits = precision; digits > 0; digits -= taken) {
+        taken = digits > 19 ? 19 : digits;
+        wide_multiply_add(&n, ten_to[taken], ten_to[taken] - 1, width);
+    }
     return wide_store(&n, negative, width, out);
 }
 
