@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq
 
 from penstock.errors import ConfigError, SourceError, SourceUnavailableError
 from penstock.postgres.trouble import RULES
@@ -126,6 +126,13 @@ def sibling(connection: Connection) -> Connection:
     used = {each.keyword.decode(): each.val.decode() for each in connection.pgconn.info if each.val}
     with translated("connecting again"):
         return psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
+
+
+def failure(pgconn: pq.abc.PGconn, result: pq.abc.PGresult | None) -> psycopg.Error:
+    """The driver's error for a result that is none, on a connection without a cursor."""
+    if result is not None and result.error_field(pq.DiagnosticField.SQLSTATE):
+        return psycopg.errors.error_from_result(result)
+    return psycopg.OperationalError(pgconn.get_error_message() or "the server ended the conversation")
 
 
 @contextlib.contextmanager

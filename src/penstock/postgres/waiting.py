@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,7 +10,8 @@ from psycopg import pq
 
 from penstock.errors import SlotError
 from penstock.postgres import QUERIES
-from penstock.postgres.connection import sibling, translate, translated
+from penstock.postgres.connection import sibling, translated
+from penstock.postgres.wire import answered, result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +42,7 @@ def watched(
         with translated(doing):
             pgconn.send_query(statement)
             try:
-                while not _answered(pgconn, WATCH_SECONDS):
+                while not answered(pgconn, WATCH_SECONDS):
                     if stopped():
                         raise SlotError(f"{doing}: given up while it waited{said}", hint="Start the pipe again.")
                     watcher = watcher or opened.enter_context(other() if other else sibling(connection))
@@ -53,39 +52,17 @@ def watched(
             except BaseException:
                 _cancel(pgconn)
                 raise
-        return _result(pgconn, doing)
-
-
-def _answered(pgconn: pq.abc.PGconn, seconds: float) -> bool:
-    """Whether the whole answer is there, after waiting for it."""
-    deadline = time.monotonic() + seconds
-    while pgconn.is_busy():
-        ready, _, _ = select.select([pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return False
-        pgconn.consume_input()
-    return True
-
-
-def _result(pgconn: pq.abc.PGconn, doing: str) -> pq.abc.PGresult:
-    results = []
-    while (result := pgconn.get_result()) is not None:
-        results.append(result)
-    if not results or results[0].status != pq.ExecStatus.TUPLES_OK:
-        error = (
-            psycopg.errors.error_from_result(results[0])
-            if results
-            else psycopg.OperationalError("the connection was cut")
-        )
-        raise translate(error, doing) from None
-    return results[0]
+            answer = result(pgconn, pq.ExecStatus.TUPLES_OK)
+            while pgconn.get_result() is not None:
+                pass
+        return answer
 
 
 def _cancel(pgconn: pq.abc.PGconn) -> None:
     """End the statement, so that no half-made slot stays behind, and leave the connection usable where that is possible."""
     with contextlib.suppress(psycopg.Error):
         pgconn.get_cancel().cancel()
-        while not _answered(pgconn, WATCH_SECONDS):
+        while not answered(pgconn, WATCH_SECONDS):
             pass
         while pgconn.get_result() is not None:
             pass
