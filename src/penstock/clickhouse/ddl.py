@@ -1,0 +1,158 @@
+"""Databases, tables and views of the destination: made from plans, and compared with them where they are there already.
+
+Identifiers are quoted by ``client.quoted``; the only text of the user's that becomes SQL is ``partition_by``. Nothing here waits
+for inserts: before DDL on a table its inserts must have ended (``Writer.settle``, clickhouse.md 4).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.clickhouse import fit
+from penstock.clickhouse.client import quoted
+from penstock.errors import ConfigError, SchemaConflictError
+from penstock.plan import Shape
+
+if TYPE_CHECKING:
+    from penstock.clickhouse.client import Client
+    from penstock.plan import Plan
+
+VIEW_COMMENT = "made by Penstock"
+_WHOLE = "lightweight_deletes_sync = 2, mutations_sync = 2"
+_ANY_SIZE = "max_table_size_to_drop = 0, max_partition_size_to_drop = 0"
+
+
+def ensure_database(client: Client, database: str) -> None:
+    """Make the database where there is none."""
+    if not fit.database_exists(client, database):
+        client.define(f"create database if not exists {quoted(database)}", subject=database)
+
+
+def ensure_table(client: Client, database: str, plan: Plan) -> None:
+    """Make the plan's table, or see that the one that is there fits.
+
+    Raises SchemaConflictError, which lists every difference; ConfigError where the table cannot be made with ``partition_by``.
+    """
+    if not fit.table_exists(client, database, plan.target):
+        _create(client, database, plan)
+    differences = fit.differences(client, database, plan, key=_sorting_key(plan), row_hash=_row_hash(plan))
+    if differences:
+        raise SchemaConflictError(
+            f"{database}.{plan.target} exists and does not fit: {'; '.join(differences)}",
+            hint="Mend the table, drop it, or give this one another name: target in [tables.options]. "
+            'A column that is String there can stay so: types = { column = "String" }.',
+        )
+
+
+def _create(client: Client, database: str, plan: Plan) -> None:
+    try:
+        client.define(create_statement(database, plan), subject=f"{database}.{plan.target}")
+    except SchemaConflictError as error:
+        if fit.table_exists(client, database, plan.target):  # somebody was faster
+            return
+        if plan.partition_by:
+            raise ConfigError(
+                f"the table for {plan.table.full_name} cannot be made with its partition_by: {error.message}",
+                hint="partition_by is a ClickHouse expression of the table's columns, such as toYYYYMM(created_at).",
+            ) from None
+        raise
+
+
+def create_statement(database: str, plan: Plan) -> str:
+    """The CREATE TABLE of a plan."""
+    prefix = plan.metadata_prefix
+    columns = [
+        *(f"{quoted(column.name)} {column.clickhouse}" for column in plan.columns),
+        *(f"{quoted(name)} {type_}" for name, type_ in plan.wire_metadata),
+        f"{quoted(prefix + 'synced_at')} DateTime64(3) default now64(3)",
+    ]
+    if plan.keyless and plan.shape is not Shape.NULL:
+        columns.append(f"{quoted(prefix + 'hash')} UInt128 materialized {_row_hash(plan)}")
+    statement = f"create table {_name(database, plan.target)} ({', '.join(columns)}) engine = {_engine(plan)}"
+    if plan.shape is Shape.NULL:
+        return statement
+    if plan.partition_by:
+        statement += f" partition by {plan.partition_by}"
+    statement += f" order by ({', '.join(_sorting_key(plan))})"
+    if any(plan.columns[index].nullable for index in plan.key):
+        statement += " settings allow_nullable_key = 1"
+    return statement
+
+
+def _engine(plan: Plan) -> str:
+    if plan.shape is Shape.NULL:
+        return "Null"
+    version, is_deleted = (quoted(name) for name, _ in plan.wire_metadata[:2])
+    return f"ReplacingMergeTree({version}{'' if plan.shape is Shape.HISTORY else ', ' + is_deleted})"
+
+
+def _sorting_key(plan: Plan) -> list[str]:
+    """A keyless table sorts by the row's hash; a history's rows are told apart by their versions."""
+    if plan.shape is Shape.NULL:
+        return []
+    names = [plan.columns[index].name for index in plan.key] or [plan.metadata_prefix + "hash"]
+    if plan.shape is Shape.HISTORY:
+        names.append(plan.wire_metadata[0][0])
+    return [quoted(name) for name in names]
+
+
+def _row_hash(plan: Plan) -> str:
+    """Over a tuple: of separate arguments a NULL would make the whole hash NULL."""
+    columns = ", ".join(quoted(column.name) for column in plan.columns)
+    return f"reinterpretAsUInt128(sipHash128(tuple({columns})))"
+
+
+def view_name(plan: Plan) -> str:
+    """The name of the view that shows the rows as they are now."""
+    return f"{plan.target}_current"
+
+
+def ensure_view(client: Client, database: str, plan: Plan) -> None:
+    """Make or replace ``<target>_current`` of a plan of shape ``current``: no deleted rows, no metadata columns.
+
+    Raises SchemaConflictError where something that Penstock did not make has the view's name.
+    """
+    view = view_name(plan)
+    if fit.is_foreign(client, database, view, comment=VIEW_COMMENT):
+        raise SchemaConflictError(
+            f"{database}.{view} exists and is not Penstock's view of {plan.target}",
+            hint="Rename or drop it, give the table another target, or set views = false in [destination].",
+        )
+    columns = ", ".join(quoted(column.name) for column in plan.columns)
+    deleted = quoted(plan.wire_metadata[1][0])
+    query = f"select {columns} from {_name(database, plan.target)} final where {deleted} = 0"  # noqa: S608 -- quoted
+    client.define(
+        f"create or replace view {_name(database, view)} as {query} comment '{VIEW_COMMENT}'",
+        subject=f"{database}.{view}",
+    )
+
+
+def delete_versions(client: Client, database: str, plan: Plan, *, from_version: int, below: int) -> None:
+    """Delete the rows with ``from_version`` ≤ version < ``below``; they are gone when it returns. A Null table holds none."""
+    if plan.shape is Shape.NULL:
+        return
+    version = quoted(plan.wire_metadata[0][0])
+    where = f"{version} >= {{first:UInt128}} and {version} < {{below:UInt128}}"
+    statement = f"delete from {_name(database, plan.target)} where {where} settings {_WHOLE}"  # noqa: S608 -- quoted and bound
+    client.command(statement, {"first": from_version, "below": below}, subject=f"{database}.{plan.target}")
+
+
+def truncate(client: Client, database: str, plan: Plan, *, below: int) -> None:
+    """TRUNCATE at a version: what follows it in the stream stays (clickhouse.md 5)."""
+    delete_versions(client, database, plan, from_version=0, below=below)
+
+
+def drop_table(client: Client, database: str, name: str) -> None:
+    """Drop a table of any size, or a view; nothing happens where there is none."""
+    client.command(
+        f"drop table if exists {_name(database, name)} sync settings {_ANY_SIZE}", subject=f"{database}.{name}"
+    )
+
+
+def exchange(client: Client, database: str, one: str, other: str) -> None:
+    """Swap two tables' names at once."""
+    client.command(f"exchange tables {_name(database, one)} and {_name(database, other)}", subject=f"{database}.{one}")
+
+
+def _name(database: str, table: str) -> str:
+    return f"{quoted(database)}.{quoted(table)}"

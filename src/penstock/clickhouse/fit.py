@@ -1,0 +1,145 @@
+"""Compares a table that is there with the plan that is to use it. ClickHouse itself brings expressions to one form."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from penstock.plan import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.clickhouse.client import Client
+    from penstock.plan import Plan
+
+_DATABASE = "select count() from system.databases where name = {database:String}"
+_TABLE = """
+select engine, engine_full, sorting_key, partition_key, comment from system.tables
+where database = {database:String} and name = {name:String}"""
+_COLUMNS = """
+select name, type, default_kind, default_expression from system.columns
+where database = {database:String} and table = {name:String}"""
+_FORMATTED = "select formatQuerySingleLineOrNull({query:String})"
+_ARGUMENTS = re.compile(r"ReplacingMergeTree\((.*?)\)(?: PRIMARY KEY| PARTITION BY| ORDER BY|$)")
+_FAMILY = re.compile(r"(Replicated|Shared)?ReplacingMergeTree")
+
+
+class _Table(NamedTuple):
+    engine: str
+    engine_full: str
+    sorting_key: str
+    partition_key: str
+    comment: str
+
+
+class _Column(NamedTuple):
+    type: str
+    default_kind: str
+    default_expression: str
+
+
+def database_exists(client: Client, database: str) -> bool:
+    """Whether there is a database of that name."""
+    ((count,),) = client.rows(_DATABASE, {"database": database}, subject=database)
+    return bool(count)
+
+
+def table_exists(client: Client, database: str, name: str) -> bool:
+    """Whether there is a table or view of that name."""
+    return _read(client, database, name) is not None
+
+
+def is_foreign(client: Client, database: str, view: str, *, comment: str) -> bool:
+    """Whether something has the view's name that is no view with this comment."""
+    found = _read(client, database, view)
+    return found is not None and (found.engine, found.comment) != ("View", comment)
+
+
+def _read(client: Client, database: str, name: str) -> _Table | None:
+    rows = client.rows(_TABLE, {"database": database, "name": name}, subject=f"{database}.{name}")
+    return _Table(*rows[0]) if rows else None
+
+
+def differences(client: Client, database: str, plan: Plan, *, key: Sequence[str], row_hash: str) -> list[str]:
+    """What keeps the plan from using its table, one phrase a difference. Columns that the plan does not have may be there."""
+    found = _read(client, database, plan.target)
+    if found is None:
+        return ["it is gone"]
+    rows = client.rows(_COLUMNS, {"database": database, "name": plan.target}, subject=f"{database}.{plan.target}")
+    columns = {name: _Column(*rest) for name, *rest in rows}
+    problems = _engine(plan, found)
+    if problems:
+        return problems
+    problems = _columns(plan, columns)
+    if plan.shape is not Shape.NULL:
+        problems += _keys(client, plan, found, key)
+        if plan.keyless:
+            problems += _hash(client, plan, columns, row_hash)
+    return problems
+
+
+def _engine(plan: Plan, found: _Table) -> list[str]:
+    if plan.shape is Shape.NULL:
+        return [] if found.engine == "Null" else [f"its engine is {found.engine}, needed Null"]
+    arguments = [name for name, _ in plan.wire_metadata[: 1 if plan.shape is Shape.HISTORY else 2]]
+    needed = f"ReplacingMergeTree({', '.join(arguments)})"
+    if not _FAMILY.fullmatch(found.engine):
+        return [f"its engine is {found.engine}, needed {needed}"]
+    match = _ARGUMENTS.search(found.engine_full)
+    given = [each.strip(" `") for each in match[1].split(",")] if match else []
+    if found.engine == "ReplicatedReplacingMergeTree":
+        given = [each for each in given if not each.startswith("'")]  # the path and the replica's name
+    return [] if given == arguments else [f"its engine is ReplacingMergeTree({', '.join(given)}), needed {needed}"]
+
+
+def _columns(plan: Plan, columns: dict[str, _Column]) -> list[str]:
+    needed = [*((column.name, column.clickhouse) for column in plan.columns), *plan.wire_metadata]
+    problems = []
+    for name, type_ in needed:
+        column = columns.get(name)
+        if column is None:
+            problems.append(f"column {name} is missing, needed {type_}")
+        elif column.type != type_:
+            problems.append(f"column {name} is {column.type}, needed {type_}")
+        elif column.default_kind in ("MATERIALIZED", "ALIAS"):
+            problems.append(f"column {name} is {column.default_kind}, and cannot be written")
+    return problems
+
+
+def _keys(client: Client, plan: Plan, found: _Table, key: Sequence[str]) -> list[str]:
+    problems = []
+    for what, given, needed in (
+        ("sorting key", found.sorting_key, ", ".join(key)),
+        ("partition key", found.partition_key, plan.partition_by),
+    ):
+        if _tuple_of(client, given) != _tuple_of(client, needed):
+            problems.append(f"its {what} is {given or 'empty'}, needed {needed or 'none'}")
+    return problems
+
+
+def _hash(client: Client, plan: Plan, columns: dict[str, _Column], row_hash: str) -> list[str]:
+    name = plan.metadata_prefix + "hash"
+    column = columns.get(name)
+    if column is None:
+        return [f"column {name} is missing, needed UInt128 MATERIALIZED {row_hash}"]
+    same = _formatted(client, f"select {column.default_expression}") == _formatted(client, f"select {row_hash}")
+    if column.type == "UInt128" and column.default_kind == "MATERIALIZED" and same:
+        return []
+    return [
+        f"column {name} is {column.type} {column.default_kind} {column.default_expression}, needed UInt128 MATERIALIZED {row_hash}"
+    ]
+
+
+def _tuple_of(client: Client, expressions: str) -> str:
+    """In one form: with or without a tuple around, however spaced and quoted; the text itself where it is no expression."""
+    if not expressions:
+        return ""
+    formatted = _formatted(client, f"select tuple({expressions})") or expressions
+    return formatted.replace("tuple(", "(").replace("((", "(").replace("))", ")")
+
+
+def _formatted(client: Client, query: str) -> str:
+    """ClickHouse's own form of a query, empty where it is none."""
+    ((text,),) = client.rows(_FORMATTED, {"query": query})
+    return text or ""
