@@ -45,7 +45,7 @@ clean: ## remove the environment, what was built, and the tests' servers
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 tools:
-	@.ci/tools
+	@PYTHON=$(PYTHON) .ci/tools
 
 # The compiled decoder is built again when its sources change; without a C compiler the reference decoder is used.
 .venv/ready: .venv/installed $(NATIVE)
