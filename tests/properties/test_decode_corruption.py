@@ -11,7 +11,7 @@ from tests import traces
 from tests.faker import OID, Faker
 from tests.fix_frames import IMPLEMENTATIONS, LEFT_OUT
 from tests.plans import plan_of
-from tests.properties.test_decode_twins import LEAF, limits, stream_of
+from tests.streams import LEAF, limits, stream_of
 
 MODULES = [importlib.import_module(name) for name in IMPLEMENTATIONS]
 

@@ -51,6 +51,11 @@ def test_a_row_may_come_in_any_pieces(decoder: ModuleType) -> None:
     assert copied(decoder, plan_of(TWO), *(text[place : place + 1] for place in range(len(text)))) == whole
 
 
+@pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview])
+def test_text_comes_in_any_buffer(decoder: ModuleType, buffer: type) -> None:
+    assert [row["note"] for row in copied(decoder, plan_of(TWO), buffer(b"1\ta\n2"), buffer(b"\tb\n"))] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -197,6 +197,17 @@ def test_floor_is_what_was_reached_before_the_first_row(decoder: ModuleType, pla
     assert feed.take().floor == 0x310
 
 
+@pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview])
+def test_frames_come_in_any_buffer(decoder: ModuleType, plan: Plan, buffer: type) -> None:
+    """What was received may be written over once it is used up."""
+    feed = Feed(decoder, plan)
+    frames = bytearray(frame.begin(1) + frame.insert(OID, ["1", "a"]))
+    feed.stream.receive(buffer(frames))
+    assert feed.stream.next_item() is None
+    frames[:] = bytes(len(frames))
+    assert [row["note"] for row in feed.rows()] == [b"a"]
+
+
 # Limits
 
 
