@@ -11,7 +11,9 @@ and Logical Replication Message Formats).
 
 * ``bind(relation_oid, plan, source, old_is_full)``: rows of this relation go into ``plan``; ``source[i]`` is the index in
   ``plan.columns`` of the tuple's column i, or -1. Several relations (the leaves of one table) may share a plan.
-  ``unbind(relation_oid)`` skips its rows. Neither touches rows that are already decoded.
+  ``unbind(relation_oid)`` skips its rows. Neither touches rows that are already decoded: the rows of another plan of the table come
+  out as a Batch before the first row of the new one. A binding ends with the relation's next Relation message. ValueError for a
+  relation that was not announced with as many columns.
 * ``receive(frames)`` hands over the next frames; only when ``next_item()`` has returned None.
 * ``next_item()`` decodes until something needs attention: a Relation (always handed out before any row of it; the caller binds
   or not, then goes on), a Truncate (the caller takes what is pending before it), a Batch that is full, a Rejected row.
@@ -24,10 +26,16 @@ and Logical Replication Message Formats).
   ``transactions``: commits so far. ``reply_requested``: a keep-alive asked for an answer; reading it resets it.
 * A row's version: epoch, final_lsn of its Begin, ordinal = number of Insert, Update, Delete and Truncate messages before it in its
   transaction, + 1. A tombstone that precedes a row with a changed key has the same ordinal.
+* ``text_bytes`` and ``max_bytes`` count the text of the values that are written into rows, tombstones included; NULL, unchanged
+  and left out values count nothing. Unfit values are counted likewise: once for each row they are written into.
+* Unchanged values are folded from the row before of the same key as encoded; a key change is followed, nothing is carried over a
+  delete or a TRUNCATE. A hole whose row before in the batch is a hole too names it in ``after``.
+* What stands in for an unfit value is told in ``codecs.py``. A Rejected row leaves no trace in rows or counters, apart from ``changes``.
 * Malformed frames raise FrameError, which says which message and at which position; the decoder is of no use afterwards.
 
 ``CopyDecoder(plan, max_rows, max_bytes, first_ordinal)`` reads COPY's text format: ``receive(chunk)`` takes whole or split rows,
-``full`` says that a limit is reached, ``take()`` hands out a Batch or None, ``finish()`` raises FrameError for a split last row.
+``full`` says that a limit is reached (a batch may pass it by the rows of one chunk), ``take()`` hands out a Batch or None,
+``finish()`` raises FrameError for a split last row.
 Rows carry version 0; in a history LSN 0 and the ordinals from ``first_ordinal`` on, operation COPY, committed_at 0.
 A Rejected row raises UnfitKeyError, UnfitValueError or BadDataError.
 

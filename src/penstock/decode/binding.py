@@ -107,7 +107,6 @@ class Binding:
 
     def __init__(self, plan: Plan, source: Sequence[int], *, old_is_full: bool) -> None:
         self.plan = plan
-        self.columns = len(source)
         self.encoding = Encoding(plan)
         self._old_is_full = old_is_full
         self._places = [(number, index) for number, index in enumerate(source) if index >= 0]
