@@ -88,7 +88,7 @@ class Connector:
 
         Raises SourceUnavailableError, SourceRefusedError or ConfigError.
         """
-        settings = {"row_security": "off"} if copying else {}
+        settings = {"row_security": "off", "jit": "off"} if copying else {}
         connection = self._connect(settings, {})
         with translated(f"connecting to {self.where}"):
             connection.execute(_NO_LIMITS)

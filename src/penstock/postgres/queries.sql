@@ -118,3 +118,44 @@ select c.system_identifier::text,
        pg_catalog.pg_is_in_recovery(),
        current_database()
 from pg_catalog.pg_control_system() c
+
+-- name: relation
+select n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid)
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.oid = %(oid)s
+
+-- name: holders
+-- What a plan of parts needs to know of each relation that holds rows.
+select c.oid, n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid) as filenode,
+       coalesce(m.amname = 'heap', true) as heap,
+       coalesce(pg_catalog.pg_relation_size(c.oid), 0) / current_setting('block_size')::int as pages,
+       coalesce(pg_catalog.pg_table_size(c.oid), 0) as bytes
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_am m on m.oid = c.relam
+where c.oid = any (%(oids)s::oid[])
+order by n.nspname, c.relname
+
+-- name: operators
+-- The operators of a table's key columns, schema-qualified: = is strategy 3 of a B-tree, < is 1, >= is 4.
+select distinct a.attname::text, o.amopstrategy::int, pg_catalog.quote_ident(n.nspname) || '.' || p.oprname
+from pg_catalog.pg_index i
+cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) k (attnum, opclass)
+join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+join pg_catalog.pg_opclass c on c.oid = k.opclass
+join pg_catalog.pg_amop o on o.amopfamily = c.opcfamily and o.amoplefttype = c.opcintype and o.amoprighttype = c.opcintype
+join pg_catalog.pg_operator p on p.oid = o.amopopr
+join pg_catalog.pg_namespace n on n.oid = p.oprnamespace
+where i.indrelid = %(oid)s and (i.indisprimary or i.indisreplident) and o.amopstrategy in (1, 3, 4)
+
+-- name: histogram
+-- Bounds of the statistics' histogram, as text. pg_stats shows it to those who may read the column.
+select (s.histogram_bounds::text::{type}[])::text[]
+from pg_catalog.pg_stats s
+where s.schemaname = {schema} and s.tablename = {name} and s.attname = {column} and not s.inherited
+
+-- name: sample
+-- Quantiles of a sample of blocks, where there are no statistics.
+select pg_catalog.percentile_disc({fractions}::float8[]) within group (order by {column})::text[]
+from only {relation} tablesample system ({percent})

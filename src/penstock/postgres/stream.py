@@ -51,6 +51,8 @@ class Stream:
         self._thread = ThreadPoolExecutor(1, "stream")
         self._draining: asyncio.Future[bytes] | None = None
         self._ended = False
+        self._unpublished: PublicationError | None = None
+        connection.add_notice_handler(self._noticed)
         self._more = True  # the last drain stopped at its limit, not because nothing was left
         self._confirmed = Lsn(0)
         self._news = asyncio.Event()
@@ -117,7 +119,17 @@ class Stream:
                 )
             if self._ended and not frames:
                 raise failure(self._pgconn, self._pgconn.get_result())
+        if self._unpublished:
+            raise self._unpublished  # instead of these frames: what they skip must not be confirmed
         return frames
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        """From 18 on a walsender whose publication is gone skips every change and only warns: rows would be lost."""
+        if notice.source_function == "LoadPublications" or "publication" in (notice.message_primary or ""):
+            self._unpublished = PublicationError(
+                f"{self._doing}: the publication was dropped, and PostgreSQL skips its changes",
+                hint="Create the publication again and copy the tables again: changes between may be missing.",
+            )
 
     @property
     def _doing(self) -> str:
@@ -214,7 +226,7 @@ def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> 
 
 
 def _require_publication(connection: Connection, publication: str) -> None:
-    """From 18 on a walsender without its publication skips every change and only warns: the slot would move on, and rows be lost."""
+    """An error now, rather than when the first change is decoded."""
     query = sql.SQL("select from pg_catalog.pg_publication where pubname = {}").format(publication)
     if connection.execute(query).rowcount != 1:
         raise PublicationError(

@@ -160,9 +160,13 @@ RULES = (
     ),
     Rule(
         SourceUnavailableError,
+        "Another session keeps the table locked (ALTER, VACUUM FULL and the like); Penstock tries again.",
+        states=("55P03",),
+    ),
+    Rule(
+        SourceUnavailableError,
         "Check host and port, the firewall or security group, and whether the server runs; Penstock tries again.",
-        states=("08", "53", "58030", "XX", "40", "55P03", "57014"),
-        texts=r"",
+        states=("08", "53", "58030", "XX", "40", "57014"),
     ),
 )
 """First fitting row wins; an error without SQLSTATE that fits none is a connection that could not be made, or was cut."""

@@ -5,15 +5,25 @@ libpq stays the one protocol stack: this is the part of it that psycopg has for 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from penstock.postgres.connection import failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg import pq
+    from psycopg.pq.pq_ctypes import PGconn
+
+_compiled: Callable[..., tuple[bytes, str]] | None = None
+with contextlib.suppress(ImportError):  # it is not there when installed without a C compiler
+    from penstock.postgres import _drain
+
+    _compiled = _drain.drain
 
 _LENGTH = struct.Struct(">I")
 
@@ -27,9 +37,30 @@ def drain(
     the walsender sends each message by itself, and waiting a little saves most system calls. ``framed`` puts a 4-byte
     big-endian length before each payload. After the end, ``result`` says how it went. Raises psycopg.Error when the connection is cut.
     """
+    if _compiled is None:
+        return drain_in_python(
+            pgconn, max_bytes=max_bytes, framed=framed, wait_seconds=wait_seconds, pause_seconds=pause_seconds
+        )
+    came, state = _compiled(
+        cast("PGconn", pgconn).pgconn_ptr,
+        max_bytes=max_bytes,
+        framed=framed,
+        wait_seconds=wait_seconds,
+        pause_seconds=pause_seconds,
+    )
+    if state == "error" and not came:
+        raise failure(pgconn, None)
+    return came, state == "end"
+
+
+def drain_in_python(
+    pgconn: pq.abc.PGconn, *, max_bytes: int, framed: bool, wait_seconds: float, pause_seconds: float = 0.0
+) -> tuple[bytes, bool]:
+    """``drain`` without compiled code."""
     pieces: list[bytes | memoryview] = []
     size = before = 0
     deadline = time.monotonic() + wait_seconds
+    looked = False
     while size < max_bytes:
         length, payload = pgconn.get_copy_data(1)
         if length < 0:
@@ -39,13 +70,14 @@ def drain(
             size += length
             continue
         left = deadline - time.monotonic()
-        if left <= 0 or (pause_seconds and size and size == before):
+        if looked and (left <= 0 or (pause_seconds and size and size == before)):
             break
-        before = size
-        if size and pause_seconds:
+        if looked and size and pause_seconds:
+            before = size
             time.sleep(min(left, pause_seconds))
-        else:
+        elif looked:
             wait(pgconn, select.POLLIN, left)
+        looked = True  # the first look is at what is there already: TLS may hold bytes that the socket does not show
         pgconn.consume_input()
     return b"".join(pieces), False
 

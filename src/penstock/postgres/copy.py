@@ -1,0 +1,209 @@
+"""Reads rows of a table: a part of it as COPY text, or single rows by key. Nothing here decodes a value."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import pq, sql
+from psycopg.adapt import Dumper
+
+from penstock.errors import Retry, SourceError
+from penstock.postgres import QUERIES, wire
+from penstock.postgres.connection import translated
+from penstock.postgres.parts import Part, plan_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from psycopg.abc import Buffer
+
+    from penstock.postgres.connection import Connection, Connector
+    from penstock.table import Table
+
+__all__ = ["FilenodeChangedError", "Part", "plan_parts", "read_part", "read_rows"]
+
+CHUNK_BYTES = 1 << 20
+WAIT_SECONDS = 1.0  # so long nothing came: an empty chunk lets the caller look around
+LOCK_TIMEOUT = "5s"
+ROWS_A_QUERY = 1000
+
+
+class FilenodeChangedError(SourceError):
+    """The relation is no longer what was planned: rewritten (VACUUM FULL, CLUSTER, TRUNCATE, ALTER), renamed or dropped."""
+
+    retry = Retry.NEVER
+
+
+# A part
+
+
+def read_part(
+    connector: Connector, part: Part, table: Table, columns: Sequence[str], *, snapshot: str | None = None
+) -> Iterator[bytes]:
+    """The part's rows as COPY text, in chunks of whole rows, about 1 MiB each; an empty chunk when nothing came for a second.
+
+    On a connection of its own, in one transaction, of which the caller takes the end of the iteration as success. With ``snapshot`` the
+    rows are as that exported snapshot saw them. Raises FilenodeChangedError when the part has to be planned again, else what a
+    connection raises; SourceUnavailableError too when another session keeps the table locked.
+    """
+    with (
+        translated(f"reading part {part.index} of {table.full_name}"),
+        contextlib.closing(connector.connect(copying=True)) as connection,
+    ):
+        relation = _locked(connection, part, table, snapshot)
+        query = sql.SQL("copy (select {} from only {}{}) to stdout").format(
+            _listed(columns), relation, _condition(connection, part, table)
+        )
+        pgconn = connection.pgconn
+        pgconn.send_query(query.as_bytes(connection))
+        while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
+            yield b""
+        wire.result(pgconn, pq.ExecStatus.COPY_OUT)
+        ended = False
+        while not ended:
+            chunk, ended = wire.drain(pgconn, max_bytes=CHUNK_BYTES, framed=False, wait_seconds=WAIT_SECONDS)
+            yield chunk
+        wire.result(pgconn, pq.ExecStatus.COMMAND_OK)
+
+
+def _locked(connection: Connection, part: Part, table: Table, snapshot: str | None) -> sql.Identifier:
+    """Begin, lock the relation against rewrites, and make sure that it is the one that was planned (postgres.md 11).
+
+    LOCK takes no snapshot: the one that reads the rows comes after it, or is older and then the comparison tells.
+    """
+    name = _relation(connection, part, table)
+    relation = sql.Identifier(*name)
+    if snapshot:
+        connection.execute("begin isolation level repeatable read, read only")
+        connection.execute(sql.SQL("set transaction snapshot {}").format(snapshot))
+        connection.execute("set local synchronize_seqscans = off")
+    else:
+        connection.execute("begin read only")
+    connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT))
+    connection.execute(sql.SQL("lock table only {} in access share mode").format(relation))
+    if _relation(connection, part, table) != name:
+        raise _changed(table)
+    return relation
+
+
+def _relation(connection: Connection, part: Part, table: Table) -> tuple[str, str]:
+    """Schema and name of the part's relation. Raises FilenodeChangedError where its storage is not the planned one."""
+    row = connection.execute(QUERIES["relation"], {"oid": part.relation}).fetchone()
+    if row is None or row[2] != part.filenode:
+        raise _changed(table)
+    return row[0], row[1]
+
+
+def _changed(table: Table) -> FilenodeChangedError:
+    return FilenodeChangedError(
+        f"{table.full_name} was rewritten, renamed or dropped while it was copied", hint="Its copy starts over."
+    )
+
+
+def _condition(connection: Connection, part: Part, table: Table) -> sql.Composable:
+    match part.kind:
+        case "whole":
+            return sql.SQL("")
+        case "ctid":
+            place: sql.Composable = sql.SQL("ctid")
+            cast = sql.SQL("tid")
+            low, high = (None if bound is None else f"({bound},0)" for bound in (part.low, part.high))
+            not_below, below = sql.SQL(">="), sql.SQL("<")
+        case "key":
+            place, cast = sql.Identifier(part.column), _type(table, part.column)
+            low, high = part.low, part.high
+            operators = _operators(connection, table)
+            not_below, below = operators[part.column, 4], operators[part.column, 1]
+    comparisons = [
+        sql.SQL("{} {} {}::{}").format(place, operator, sql.Literal(bound), cast)
+        for operator, bound in ((not_below, low), (below, high))
+        if bound is not None
+    ]
+    return sql.SQL(" where ") + sql.SQL(" and ").join(comparisons)
+
+
+def _operators(connection: Connection, table: Table) -> dict[tuple[str, int], sql.SQL]:
+    """The key's own operators by column and B-tree strategy: the search path is empty, and a type may come from an extension."""
+    rows = connection.execute(QUERIES["operators"], {"oid": table.oid})
+    return {(name, strategy): sql.SQL(f"operator({operator})") for name, strategy, operator in rows}
+
+
+def _type(table: Table, column: str) -> sql.SQL:
+    return sql.SQL(table.column(column).type.base.sql)  # as format_type wrote it
+
+
+def _listed(columns: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+# Single rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """PostgreSQL's text of a value, as bytes."""
+
+    text: bytes
+
+
+class _TextDumper(Dumper):
+    """Sends a text as it is: in a SQL_ASCII database it need not be UTF-8."""
+
+    oid = 25
+
+    def dump(self, obj: _Text) -> Buffer:
+        return obj.text
+
+
+def read_rows(
+    connection: Connection, table: Table, columns: Sequence[str], identities: Sequence[tuple[bytes, ...]]
+) -> dict[tuple[bytes, ...], tuple[bytes | None, ...]]:
+    """PostgreSQL's text of ``columns`` for the rows with these keys, as they are now; rows that are not there are left out.
+
+    An identity holds the text of ``table.key``'s columns, in that order. Raises SourceError.
+    """
+    found: dict[tuple[bytes, ...], tuple[bytes | None, ...]] = {}
+    with translated(f"reading rows of {table.full_name} again"):
+        operators = _operators(connection, table)
+        for start in range(0, len(identities), ROWS_A_QUERY):
+            some = identities[start : start + ROWS_A_QUERY]
+            found |= _rows(connection, table, columns, some, operators)
+    return found
+
+
+def _rows(
+    connection: Connection,
+    table: Table,
+    columns: Sequence[str],
+    identities: Sequence[tuple[bytes, ...]],
+    operators: dict[tuple[str, int], sql.SQL],
+) -> dict[tuple[bytes, ...], tuple[bytes | None, ...]]:
+    wanted = [sql.Identifier(f"k{place}") for place in range(len(table.key))]
+    one = sql.SQL("({})").format(sql.SQL(", ").join([sql.SQL("%s::int"), *(sql.SQL("%s::text") for _ in table.key)]))
+    query = sql.SQL("select w.place, {} from (values {}) w (place, {}) join {} t on {}").format(
+        sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
+        sql.SQL(", ").join([one] * len(identities)),
+        sql.SQL(", ").join(wanted),
+        sql.SQL("{}" if table.partitioned else "only {}").format(sql.Identifier(table.schema, table.name)),
+        sql.SQL(" and ").join(
+            sql.SQL("t.{} {} w.{}::{}").format(sql.Identifier(name), operators[name, 3], column, _type(table, name))
+            for name, column in zip(table.key, wanted, strict=True)
+        ),
+    )
+    values: list[Any] = []
+    for place, identity in enumerate(identities):
+        values += (place, *map(_Text, identity))
+    with connection.cursor() as cursor:
+        cursor.adapters.register_dumper(_Text, _TextDumper)
+        cursor.execute(query, values)
+        answer = cursor.pgresult
+    if answer is None:
+        return {}
+    return {
+        identities[int(answer.get_value(row, 0) or b"0")]: tuple(
+            answer.get_value(row, 1 + each) for each in range(len(columns))
+        )
+        for row in range(answer.ntuples)
+    }
