@@ -74,7 +74,7 @@ def create_statement(database: str, plan: Plan) -> str:
     if plan.partition_by:
         statement += f" partition by {plan.partition_by}"
     statement += f" order by ({', '.join(_sorting_key(plan))})"
-    if any(plan.columns[index].nullable for index in plan.key):
+    if plan.partition_by or any(plan.columns[index].nullable for index in plan.key):
         statement += " settings allow_nullable_key = 1"
     return statement
 

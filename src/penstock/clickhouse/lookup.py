@@ -25,13 +25,14 @@ PARAMETER_BYTES = 100_000
 """A server takes fields of a form up to 128 KiB (http_max_field_value_size)."""
 
 _READ: dict[Kind, str] = {
-    Kind.FLOAT32: "toFloat32({text}) + toFloat32(0)",  # −0 is 0
-    Kind.FLOAT64: "toFloat64({text}) + toFloat64(0)",
+    Kind.FLOAT32: "toFloat32(toFloat32({text}) + 0)",  # −0 is 0
+    Kind.FLOAT64: "toFloat64({text}) + 0",
     Kind.BOOL: "({text} = 't')::Bool",
     Kind.BYTEA: "unhex(substring({text}, 3))",
     Kind.DATETIME64: "toDateTime64(replaceRegexpOne({text}, '[+]00$', ''), 6, 'UTC')",
 }
 """How a key's text becomes its column's value; the others by a cast."""
+_MATCHED = {Kind.FLOAT32: "reinterpretAsUInt32({value})", Kind.FLOAT64: "reinterpretAsUInt64({value})"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,13 @@ def newest(
 
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
-    query = _query(database, plan, columns, bounded=below is not None)
-    if not client.embedded:
-        query += " settings select_sequential_consistency = 1"  # any replica may answer
     found: dict[tuple[bytes, ...], Stored] = {}
     for chosen in _chunked(identities):
-        parameters: dict[str, object] = {
-            f"key_{place}": [identity[place].hex() for identity in chosen] for place in range(len(plan.identity))
-        }
+        texts = [_bound(f"text_{place}", [each[place].hex() for each in chosen]) for place in range(len(plan.identity))]
+        query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
+        if not client.embedded:
+            query += " settings select_sequential_consistency = 1"  # any replica may answer
+        parameters = {name: value for _, values in texts for name, value in values.items()}
         if below is not None:
             parameters["below"] = below
         body = client.native(query, parameters, subject=f"{database}.{plan.target}")
@@ -71,40 +71,60 @@ def newest(
     return found
 
 
-def _query(database: str, plan: Plan, columns: Sequence[int], *, bounded: bool) -> str:
-    """The table's columns are always named with its alias ``t``: one of them may have the name of an alias here."""
-    keyed = [(f"key_{place}", plan.columns[index]) for place, index in enumerate(plan.identity)]
-    aliases = ", ".join(alias for alias, _ in keyed)
-    names = ", ".join(f"t.{quoted(column.name)}" for _, column in keyed)
-    selected = ", ".join(f"t.{quoted(column.name)} as {alias}" for alias, column in keyed)
+def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:
+    """An array of texts as an expression with its parameters. One text may be too long for a parameter: it goes in pieces."""
+    if len(texts) > 1 or len(texts[0]) <= PARAMETER_BYTES:
+        return f"{{{name}:Array(String)}}", {name: texts}
+    pieces = [texts[0][at : at + PARAMETER_BYTES] for at in range(0, len(texts[0]), PARAMETER_BYTES)]
+    expression = ", ".join(f"{{{name}_{number}:String}}" for number in range(len(pieces)))
+    return f"[concat({expression})]", {f"{name}_{number}": piece for number, piece in enumerate(pieces)}
+
+
+def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool) -> str:
+    """``texts`` are array expressions, one a column of the key.
+
+    The table's columns are always named with its alias ``t``: one of them may have the name of an alias here.
+    """
+    keyed = [plan.columns[index] for index in plan.identity]
+    keys = ", ".join(f"key_{place}" for place in range(len(keyed)))
+    values = ", ".join(f"value_{place}" for place in range(len(keyed)))
+    names = ", ".join(f"t.{quoted(column.name)}" for column in keyed)
+    selected = ", ".join(
+        f"{_matched(column, f't.{quoted(column.name)}')} as key_{place}" for place, column in enumerate(keyed)
+    )
     version, deleted = (f"t.{quoted(name)}" for name, _ in plan.wire_metadata[:2])
-    values = "".join(f", t.{quoted(plan.columns[index].name)}" for index in columns)
+    asked = "".join(f", t.{quoted(plan.columns[index].name)}" for index in columns)
     casts = "".join(
-        f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as value_{number}"
+        f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
     )
     bound = f" and {version} < {{below:UInt128}}" if bounded else ""
     newest_rows = f"""\
-select {selected}, max({version}) as version, argMax(tuple({deleted}{values}), {version}) as newest
+select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {version}) as newest
 from {quoted(database)}.{quoted(plan.target)} as t
-where ({names}) in (select {aliases} from wanted){bound}
+where ({names}) in (select {values} from wanted){bound}
 group by {names}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
-with wanted as ({_wanted(keyed)})
+with wanted as ({_wanted(keyed, texts)})
 select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}
 from ({newest_rows}) as found
-inner join wanted using ({aliases})"""  # noqa: S608 -- as above
+inner join (select place, {keys} from wanted) as wanted using ({keys})"""  # noqa: S608 -- as above
 
 
-def _wanted(keyed: Sequence[tuple[str, PlanColumn]]) -> str:
+def _wanted(keyed: Sequence[PlanColumn], texts: Sequence[str]) -> str:
     """The keys asked for, read from their texts, with their places in the list (from 1)."""
-    arrays = ", ".join(f"{{{alias}:Array(String)}}" for alias, _ in keyed)
     reads = ", ".join(
-        f"{_read(column, f'unhex(tupleElement(texts, {place}))')} as {alias}"
-        for place, (alias, column) in enumerate(keyed, start=2)
+        f"{_read(column, f'unhex(tupleElement(texts, {place + 2}))')} as value_{place},"
+        f" {_matched(column, f'value_{place}')} as key_{place}"
+        for place, column in enumerate(keyed)
     )
-    zipped = f"arrayJoin(arrayZip(arrayEnumerate({{key_0:Array(String)}}), {arrays})) as texts"
+    zipped = f"arrayJoin(arrayZip(arrayEnumerate({texts[0]}), {', '.join(texts)})) as texts"
     return f"select tupleElement(texts, 1) as place, {reads} from (select {zipped})"  # noqa: S608 -- as above
+
+
+def _matched(column: PlanColumn, value: str) -> str:
+    """What found and wanted rows are joined by: a join does not take NaN for NaN."""
+    return _MATCHED.get(column.codec.kind, "{value}").format(value=value)
 
 
 def _read(column: PlanColumn, text: str) -> str:

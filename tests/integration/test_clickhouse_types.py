@@ -1,0 +1,97 @@
+"""Every codec's values, from PostgreSQL's text through a Native block into ClickHouse and out again as its text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.fix_clickhouse import batch_of
+
+from penstock.clickhouse import lookup
+from penstock.clickhouse.writer import Writer
+
+if TYPE_CHECKING:
+    from tests.fix_clickhouse import Place
+
+NINES = "9" * 38
+TYPES: dict[str, list[tuple[str, str]]] = {
+    "int2": [("-32768", "-32768"), ("32767", "32767")],
+    "int4": [("-2147483648", "-2147483648"), ("2147483647", "2147483647")],
+    "int8": [("-9223372036854775808", "-9223372036854775808"), ("9223372036854775807", "9223372036854775807")],
+    "oid": [("0", "0"), ("4294967295", "4294967295")],
+    "float4": [("3.4028235e+38", "3.4028235e38"), ("NaN", "nan"), ("-Infinity", "-inf"), ("1e-45", "1e-45")],
+    "float8": [
+        ("1.7976931348623157e+308", "1.7976931348623157e308"),
+        ("0.1", "0.1"),
+        ("Infinity", "inf"),
+        ("NaN", "nan"),
+    ],
+    "bool": [("t", "true"), ("f", "false")],
+    "numeric(4,2)": [("-99.99", "-99.99"), ("0.01", "0.01")],
+    "numeric(18,0)": [("999999999999999999", "999999999999999999")],
+    "numeric(38,10)": [("-9999999999999999999999999999.9999999999", "-9999999999999999999999999999.9999999999")],
+    "numeric(76,0)": [("9" * 76, "9" * 76), ("-" + "9" * 76, "-" + "9" * 76)],
+    "numeric": [(f"{NINES}.{NINES}", f"{NINES}.{NINES}"), ("-1.5", "-1.5")],
+    "numeric(100,2)": [("9" * 98 + ".25", "9" * 98 + ".25")],
+    "text": [("", ""), ("it's 🐘\t\n\\", "it's 🐘\t\n\\"), ("x" * 300_000, "x" * 300_000)],
+    "bytea": [("\\x", ""), ("\\x00ff", "\udc00ff")],
+    "uuid": [("c0ffee00-0000-4000-8000-000000000001",) * 2, ("ffffffff-ffff-ffff-ffff-ffffffffffff",) * 2],
+    "date": [("1900-01-01",) * 2, ("2299-12-31",) * 2, ("1970-01-01",) * 2],
+    "timestamp": [("1900-01-01 00:00:00", "1900-01-01 00:00:00.000000"), ("2299-12-31 23:59:59.999999",) * 2],
+    "timestamptz": [("2024-02-29 12:00:00.5+00", "2024-02-29 12:00:00.500000")],
+    "time": [("24:00:00", "24:00:00.000000"), ("00:00:00.000001",) * 2],
+    "jsonb": [('{"a": [1, 2.50]}',) * 2],
+    "enum": [("red",) * 2, ("it's",) * 2],
+    "interval": [("P1Y2M",) * 2],
+}
+CASES = [(sql, text, expected) for sql, pairs in TYPES.items() for text, expected in pairs]
+
+
+@pytest.mark.parametrize(
+    ("sql", "text", "expected"), CASES, ids=[f"{sql}-{number}" for number, (sql, _, _) in enumerate(CASES)]
+)
+def test_a_value_arrives(place: Place, sql: str, text: str, expected: str) -> None:
+    plan = place.table(f"id int4, a {sql}, b {sql}!")
+    batch = batch_of(plan, ("1", text, text), ("2", None, text))
+    assert batch.unfit == ()
+    Writer(place.client, place.database).insert(batch)
+    shown = "hex(a), hex(b)" if sql == "bytea" else "toString(a), toString(b)"
+    if sql == "bytea":
+        expected = text.removeprefix("\\x").upper()
+    assert place.rows(f"select id, {shown} from {{db}}.t order by id") == [(1, expected, expected), (2, None, expected)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "text", "expected"), CASES, ids=[f"{sql}-{number}" for number, (sql, _, _) in enumerate(CASES)]
+)
+def test_a_value_is_found_by_its_key_and_read_back_as_it_was_sent(
+    place: Place, sql: str, text: str, expected: str
+) -> None:
+    plan = place.table(f"id {sql}, other int4, a {sql}, b {sql}!", ("id", "other"))
+    batch = batch_of(plan, (text, "5", text, text), (text, "6", None, text), version=9)
+    Writer(place.client, place.database).insert(batch)
+    found = lookup.newest(place.client, place.database, plan, [(text.encode(), b"6"), (text.encode(), b"5")], [2, 3])
+    sent = batch.columns[3].values
+    one = sent[: len(sent) // 2]
+    full, empty = found[text.encode(), b"5"], found[text.encode(), b"6"]
+    assert (full.version, full.deleted) == (9, False)
+    assert [(value.null, value.data) for value in full.values.values()] == [(False, one)] * 2
+    assert empty.values[2].null
+    assert (empty.values[3].null, empty.values[3].data) == (False, one)
+
+
+@pytest.mark.parametrize(("sql", "default"), [("int4", "0"), ("text", ""), ("enum", ""), ("date", "1970-01-01")])
+def test_null_is_the_types_default_where_nullable_is_off(place: Place, sql: str, default: str) -> None:
+    plan = place.table(f"id int4, a {sql}", nullable=False)
+    Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
+    assert place.rows("select toString(a) from {db}.t") == [(default,)]
+
+
+def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:
+    place.run(
+        "create table {db}.t (id Int32, a Nullable(Int32) default 7, _version UInt128, _is_deleted UInt8)"
+        " engine = ReplacingMergeTree(_version, _is_deleted) order by id"
+    )
+    plan = place.table("id int4, a int4")
+    Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
+    assert place.rows("select id, a from {db}.t") == [(1, None)]
