@@ -124,12 +124,21 @@ cdef tuple _unfit(block *b, plan):
     return tuple(found)
 
 
+cdef extern from "Python.h":
+    int PyObject_GenericSetAttr(object, object, object) except -1
+
+
 cdef tuple _holes(block *b):
-    """What folding left: in row order, each with its columns in the plan's order."""
+    """What folding left: in row order, each with its columns in the plan's order.
+
+    A table whose updates never touch a long text makes a hole of every row, so this sets the fields of a frozen Hole
+    itself, as its own ``__init__`` would, and shares what is equal.
+    """
     cdef hole_row *rows = <hole_row *>b.hole_rows.data
     cdef hole *holes = <hole *>b.holes.data
     cdef size_t i, j
-    found = []
+    cdef list found = [], columns, offsets
+    cdef tuple shared = ()
     for i in range(b.hole_rows.len // sizeof(hole_row)):
         columns, offsets = [], []
         for j in range(rows[i].first, rows[i].first + rows[i].count):
@@ -137,20 +146,24 @@ cdef tuple _holes(block *b):
                 columns.append(holes[j].column)
                 offsets.append(holes[j].offset)
         if columns:
-            identity = _name(b, rows[i].name)
-            found.append(
-                Hole(
-                    rows[i].row,
-                    tuple(columns),
-                    tuple(offsets),
-                    identity,
-                    identity if rows[i].old_name == rows[i].name else _name(b, rows[i].old_name),
-                    int.from_bytes(b.versions.data[16 * rows[i].row : 16 * rows[i].row + 16], "little"),
-                    rows[i].xid,
-                    rows[i].after,
-                )
-            )
+            if columns != list(shared):
+                shared = tuple(columns)
+            found.append(_hole(b, &rows[i], shared, tuple(offsets)))
     return tuple(found)
+
+
+cdef object _hole(block *b, hole_row *row, tuple columns, tuple offsets):
+    made = Hole.__new__(Hole)
+    cdef tuple identity = _name(b, row.name)
+    PyObject_GenericSetAttr(made, "row", row.row)
+    PyObject_GenericSetAttr(made, "columns", columns)
+    PyObject_GenericSetAttr(made, "offsets", offsets)
+    PyObject_GenericSetAttr(made, "identity", identity)
+    PyObject_GenericSetAttr(made, "old_identity", identity if row.old_name == row.name else _name(b, row.old_name))
+    PyObject_GenericSetAttr(made, "version", <object>load_le64(b.versions.data + 16 * row.row + 8) << 64 | load_le64(b.versions.data + 16 * row.row))
+    PyObject_GenericSetAttr(made, "xid", row.xid)
+    PyObject_GenericSetAttr(made, "after", row.after)
+    return made
 
 
 cdef tuple _name(block *b, size_t at):

@@ -122,6 +122,12 @@ static inline void store64(uint8_t *p, uint64_t v) {
     memcpy(p, &v, 8);
 }
 
+static inline uint64_t load_le64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return TO_LE64(v);
+}
+
 /* The protocol's integers are big-endian. */
 static inline uint16_t load_be16(const uint8_t *p) {
     return (uint16_t)((uint16_t)p[0] << 8 | p[1]);

@@ -13,6 +13,7 @@ cdef extern from "native/buffer.h" nogil:
         MALFORMED
         NO_MEMORY
     void buffer_free(buffer *b)
+    uint64_t load_le64(const uint8_t *p)
 
 cdef extern from "native/texts.h" nogil:
     void texts_start()
