@@ -91,6 +91,11 @@ def _published_relations(connection: Connection, tables: Iterable[Table]) -> lis
     return relations
 
 
+def members(table: Table, *, roots: bool) -> tuple[int, ...]:
+    """Oids of the relations that stand in a publication for the table; ``roots``: partitioned tables can be published."""
+    return (table.oid,) if roots or not table.partitioned else tuple(leaf.oid for leaf in table.leaves)
+
+
 def _members(connection: Connection, tables: Iterable[Table]) -> sql.Composed:
     members = _published_relations(connection, tables)
     return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(schema, name) for prefix, schema, name in members)
@@ -104,11 +109,11 @@ def published(connection: Connection, name: str) -> set[int]:
 
 def unpublished(tables: Iterable[Table], oids: set[int]) -> list[Table]:
     """The tables that are not, or not wholly, among the published relations."""
-    return [table for table in tables if table.oid not in oids and not _covered_by_leaves(table, oids)]
-
-
-def _covered_by_leaves(table: Table, oids: set[int]) -> bool:
-    return table.partitioned and all(leaf.oid in oids for leaf in table.leaves)
+    return [
+        table
+        for table in tables
+        if table.oid not in oids and not (table.partitioned and all(leaf.oid in oids for leaf in table.leaves))
+    ]
 
 
 def drop_publication(connection: Connection, name: str) -> None:
