@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import sql
 
 from penstock.control import queries
 
@@ -71,7 +72,8 @@ class Case:
             self.command(*words),
             env=self._environment(failpoint),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -107,19 +109,19 @@ class Case:
 
     # The destination
 
-    def query(self, sql: str) -> list[list[str | None]]:
+    def query(self, question: str) -> list[list[str | None]]:
         """Rows as texts, from the running process, the server, or the files of an embedded ClickHouse."""
         if self.server is not None:
-            text = self.server.query(f"{sql} format TSV", database="shop")
+            text = self.server.query(f"{question} format TSV", database="shop")
         else:
-            answer = queries.ask(self.home, "shop", sql, "TSV")
+            answer = queries.ask(self.home, "shop", question, "TSV")
             if answer is None:
-                done = self.penstock("query", str(self.file), sql, "--format", "TSV")
+                done = self.penstock("query", str(self.file), question, "--format", "TSV")
                 assert done.returncode == 0, done.stderr
                 text = done.stdout
             else:
                 text = answer.decode(errors="surrogateescape")
-        return [[_unescape(each) for each in line.split("\t")] for line in text.splitlines()]
+        return [[_unescape(each) for each in line.split("\t")] for line in text.removesuffix("\n").split("\n") if text]
 
     def wait_for(self, sql: str, wanted: Any, seconds: float = WAIT_SECONDS) -> None:
         """Wait until the first value of the query is ``wanted``."""
@@ -157,13 +159,9 @@ class Case:
             " and not a.attisdropped and a.attgenerated = '' order by a.attnum",
             f'"{schema}"."{name}"',
         )
-        names = ", ".join('"' + each.replace('"', '""') + '"' for each, _ in columns)
-        theirs = self.database.fetch(
-            f'select {", ".join(f"{_q(each)}::text" for each, _ in columns)} from "{schema}"."{name}"'
-        )
+        theirs = self._source_rows(schema, name, [each for each, _ in columns])
         quoted = ", ".join("`" + each.replace("\\", "\\\\").replace("`", "\\`") + "`" for each, _ in columns)
         ours = self.query(f"select {quoted} from `{view or (target or name) + '_current'}`")
-        assert names
         source = sorted(
             tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in theirs
         )
@@ -179,13 +177,20 @@ class Case:
             *(f"extra {each}" for each in extra[:5]),
         ]
 
+    def _source_rows(self, schema: str, name: str, columns: list[str]) -> list[list[str | None]]:
+        """Rows as PostgreSQL prints them."""
+        settings = "-c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=3"
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("copy (select {} from {}) to stdout").format(names, sql.Identifier(schema, name))
+        with self.database.connect(options=settings) as connection, connection.cursor().copy(statement) as lines:
+            texts = [bytes(line).decode(errors="surrogateescape").removesuffix("\n") for line in lines]
+        return [[_unescape(each) for each in line.split("\t")] for line in texts]
+
     def assert_equal(self, *tables: str) -> None:
         for table in tables:
-            assert self.differences(table) == []
-
-
-def _q(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+            found = self.differences(table)
+            if found:
+                pytest.fail(f"{table}: " + "\n  ".join(found))
 
 
 def _without(rows: list[Any], others: list[Any]) -> list[Any]:

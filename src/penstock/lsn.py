@@ -24,4 +24,4 @@ class Lsn(int):
     __repr__ = __str__
 
     def __format__(self, spec: str) -> str:
-        return format(str(self), spec) if not spec or spec[-1] == "s" else format(int(self), spec)
+        return format(int(self), spec) if spec[-1:] in set("bcdoxXn") else format(str(self), spec)

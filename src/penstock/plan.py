@@ -167,7 +167,7 @@ def _key_names(table: Table, options: TableOptions, shape: Shape) -> tuple[str, 
     if not table.key and shape is Shape.CURRENT and not table.old_is_full:
         raise KeyMissingError(
             f"{table.full_name} has neither a primary key nor REPLICA IDENTITY FULL, so updates and deletes cannot be followed",
-            hint=f'Add a primary key, or run: {identity_statement(table)}; or take it with shape = "history".',
+            hint=f'Add a primary key, or run: {identity_statement(table)} Or take it with shape = "history".',
         )
     hidden = [name for name in table.key if name in options.exclude_columns]
     if hidden:
@@ -186,7 +186,7 @@ def _key_names(table: Table, options: TableOptions, shape: Shape) -> tuple[str, 
     if missing and shape is Shape.CURRENT:
         raise ConfigError(
             f"{table.full_name}: order_by names {', '.join(missing)}, which PostgreSQL does not send with a DELETE",
-            hint=f"Run: {identity_statement(table)}; or leave the column out of order_by.",
+            hint=f"Run: {identity_statement(table)} Or leave the column out of order_by.",
         )
     return (*options.order_by, *(name for name in table.key if name not in options.order_by))
 

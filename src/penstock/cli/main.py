@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import penstock
-from penstock.cli.output import BLOCKED, errors_told, print_json
+from penstock.cli.output import BLOCKED, errors_told
 from penstock.config import load
 from penstock.errors import ConfigError, NotYetError
 from penstock.observe import log

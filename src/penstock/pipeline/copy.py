@@ -18,18 +18,18 @@ import structlog
 from penstock.batch import version_of
 from penstock.decode import CopyDecoder
 from penstock.errors import PenstockError, SourceRefusedError, TableError
-from penstock.lsn import Lsn
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
 from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from contextlib import AbstractContextManager
 
     from penstock.batch import Batch
     from penstock.config import Settings
+    from penstock.lsn import Lsn
     from penstock.pipeline.checkpoint import Store
     from penstock.pipeline.lane import Lane
     from penstock.plan import Plan
@@ -54,7 +54,7 @@ class Source(Protocol):
     def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
         """The table's parts, as text that ``read_part`` understands."""
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Iterator[bytes]:
+    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
 
     def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:

@@ -14,7 +14,7 @@ from penstock.postgres import copy, slot
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from penstock.batch import Batch
@@ -52,7 +52,7 @@ class SourceEnd:
             parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=part_rows)
         return [part.to_json() for part in parts]
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Iterator[bytes]:
+    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
         chunks = copy.read_part(
             self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
@@ -105,6 +105,7 @@ class DestinationEnd:
 
     def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
+        self._writer.settle(plan.target)
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
 
 

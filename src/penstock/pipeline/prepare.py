@@ -202,8 +202,8 @@ def verify(record: PipeRecord, connection: Connection) -> None:
         raise SlotError(f'the replication slot "{record.slot}" has lost its WAL ({state.lost})', hint=start_again)
     if state.confirmed_flush_lsn > record.position:
         raise SlotError(
-            f'the slot "{record.slot}" is confirmed up to {state.confirmed_flush_lsn}, and this pipe has written up to {record.position} only: '
-            "somebody else has read from it",
+            f'the slot "{record.slot}" is confirmed up to {state.confirmed_flush_lsn}, and this pipe has written up to '
+            f"{record.position} only: somebody else has read from it",
             hint=start_again,
         )
     end = slot.insert_lsn(connection)

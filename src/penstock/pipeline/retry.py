@@ -41,7 +41,8 @@ class Stop:
     async def sleep(self, seconds: float) -> None:
         """Wait, or raise Stopped as soon as the pipe is to stop."""
         try:
-            await asyncio.wait_for(self._task.wait(), seconds)
+            async with asyncio.timeout(seconds):  # not wait_for: in 3.11 it may swallow a cancellation
+                await self._task.wait()
         except TimeoutError:
             return
         raise Stopped
@@ -59,9 +60,13 @@ def helps(error: BaseException) -> bool:
 
 async def for_ever(attempt: Callable[[], Awaitable[T]], stop: Stop, report: Callable[[PenstockError], None]) -> T:
     """The result of ``attempt``, tried again for as long as that helps. Raises what cannot be helped, or Stopped."""
+
+    async def once() -> T:
+        return await attempt()
+
     return await AsyncRetrying(
         wait=_WAIT, retry=retry_if_exception(helps), sleep=stop.sleep, before_sleep=_reporter(report), reraise=True
-    )(attempt)
+    )(once)
 
 
 def for_ever_in_thread(attempt: Callable[[], T], stop: Stop, report: Callable[[PenstockError], None]) -> T:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ from penstock.pipeline.cdc import Cdc
 from penstock.pipeline.checkpoint import Checkpoint
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
+from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.figures import table_status
 from penstock.pipeline.prepare import Prepared, Waiting, prepare, verify
 from penstock.postgres import slot
 from penstock.postgres.connection import Connector
@@ -45,6 +46,7 @@ LOOK_SECONDS = 2.0  # how often to ask for the source's end of the WAL
 HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
 SAME_FRAME = 5  # so often may the stream be unreadable at one position
 INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
+THREADS = 24  # for inserts, queries, saving and looking around
 CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
 
 
@@ -88,13 +90,14 @@ class Run:
     def query(self, sql: str, output_format: str) -> bytes:
         """Read the destination; in a thread. Raises DestinationError."""
         if self._client is None:
-            raise PenstockError("the pipe is still starting", hint="Ask again in a moment.")
+            raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
         return self._client.raw(sql, output_format, database=self.pipe.database)
 
     # Running
 
     async def run(self, *, once: bool = False) -> None:
         """Run the pipe. Raises PenstockError when it cannot go on."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="pipe"))
         try:
             await self._open()
             await self._flow(once=once)
@@ -109,7 +112,8 @@ class Run:
             self._state = "stopped"
         finally:
             if self._client is not None:
-                await asyncio.to_thread(self._client.close)
+                client, self._client = self._client, None
+                await asyncio.to_thread(client.close)
 
     async def _open(self) -> None:
         self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)

@@ -142,7 +142,8 @@ class Stream:
         descriptor = self._socket()
         loop.add_reader(descriptor, ready.set)
         try:
-            await asyncio.wait_for(ready.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await ready.wait()
         except TimeoutError:
             return False
         finally:
@@ -167,8 +168,10 @@ class Stream:
 
     async def _send_feedback(self) -> None:
         while True:
+            # Not wait_for: in 3.11 it swallows a cancellation that comes together with the news.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._status_seconds)
+                async with asyncio.timeout(self._status_seconds):
+                    await self._news.wait()
             self._news.clear()
             with contextlib.suppress(PenstockError):  # reading comes upon it too, and raises
                 await self._in_thread(self._send_status)

@@ -1,0 +1,203 @@
+"""What goes wrong is said plainly: what, where, what to do; and nothing is lost or half-done."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.fix_pipe import Case
+
+pytestmark = pytest.mark.pg("== 15")
+TABLE = ("create table t (id int primary key, v text)", "insert into t select i, 'v' from generate_series(1, 100) i")
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Exit code, and every word in the message; with a next step, without a traceback."""
+    text = done.stdout + done.stderr
+    assert done.returncode == code, text
+    assert "Traceback" not in text
+    for word in words:
+        assert re.search(word, text), f"{word!r} is not in:\n{text}"
+
+
+def test_configuration(embedded: Case) -> None:
+    embedded.define(settings='flush_intervall = "1s"')
+    refused(
+        embedded.penstock("run", str(embedded.file)),
+        2,
+        "settings.flush_intervall",
+        "did you mean flush_interval",
+        "next:",
+    )
+    refused(embedded.penstock("run", "nowhere.toml"), 2, "there is no file nowhere.toml", "next:")
+    embedded.file.write_text("[pipe\n")
+    refused(embedded.penstock("check", str(embedded.file)), 2, "is not TOML", "line 1")
+    done = embedded.penstock("run", "nowhere.toml", "--json")
+    assert json.loads(done.stdout)["kind"] == "Config"
+    refused(embedded.penstock("resync", "t"), 2, "not built yet")
+    refused(embedded.penstock("rum"), 2, "No such command")
+
+
+def test_a_dsn_that_leads_nowhere(embedded: Case) -> None:
+    embedded.source_dsn = "postgresql://penstock:not-shown@127.0.0.1:15999/shop"
+    embedded.define()
+    done = embedded.penstock("run", str(embedded.file))
+    refused(done, 1, "127.0.0.1:15999", "refused", "next:")
+    assert "not-shown" not in done.stdout + done.stderr
+
+
+def test_a_wrong_password(embedded: Case) -> None:
+    embedded.environment["SHOP_PASSWORD"] = "not-shown"
+    embedded.define(source='password = { env = "SHOP_PASSWORD" }')
+    done = embedded.penstock("check", str(embedded.file))
+    refused(done, 3, "password")
+    assert "not-shown" not in done.stdout + done.stderr
+    del embedded.environment["SHOP_PASSWORD"]
+    refused(embedded.penstock("run", str(embedded.file)), 2, "SHOP_PASSWORD is not set")
+
+
+def test_a_table_that_is_not_there(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create table orders (id int primary key)")
+    embedded.define(tables='include = ["public.ordres"]')
+    refused(embedded.penstock("run", str(embedded.file)), 2, "public.ordres", "Did you mean public.orders")
+    embedded.define(tables='include = ["shop.*"]')
+    refused(embedded.penstock("run", str(embedded.file)), 2, r"no table of the source matches", "public.t")
+    embedded.define(options='[tables.options."public.t"]\nexclude_columns = ["w"]')
+    refused(embedded.penstock("run", str(embedded.file)), 2, 'names column "w"', "id, v")
+
+
+def test_names_that_clash(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create schema other", "create table other.t (id int primary key)")
+    embedded.define(tables='include = ["public.*", "other.*"]')
+    refused(embedded.penstock("run", str(embedded.file)), 2, "other.t and public.t", "{schema}_{table}")
+    embedded.database.execute("create table odd (id int primary key, _version int)")
+    embedded.define(tables='include = ["public.odd"]')
+    refused(embedded.penstock("run", str(embedded.file)), 2, "_version", "metadata_prefix")
+    embedded.define(tables='include = ["public.odd"]', destination='metadata_prefix = "_peerdb_"')
+    embedded.once()
+    assert embedded.query("select _version from odd_current") == []
+
+
+def test_missing_privileges_come_all_at_once(embedded: Case) -> None:
+    embedded.database.execute(
+        *TABLE,
+        "create table u (id int primary key)",
+        "drop role if exists weak",
+        "create role weak login password 'weak-secret'",
+    )
+    try:
+        embedded.source_dsn = re.sub(r"//[^@]*@", "//weak:weak-secret@", embedded.database.dsn)
+        embedded.source_dsn = re.sub(r"user=\S+", "user=weak", embedded.source_dsn)
+        embedded.source_dsn = re.sub(r"password=\S+", "password=weak-secret", embedded.source_dsn)
+        embedded.define()
+        done = embedded.penstock("check", str(embedded.file))
+        refused(done, 3, "blocking", r"(?i)grant select", r"(?i)replication", "weak")
+        assert len(re.findall(r"(?i)grant select", done.stdout)) >= 1
+        assert "weak-secret" not in done.stdout
+        found = json.loads(embedded.penstock("check", str(embedded.file), "--json").stdout)
+        assert {"check", "severity", "subject", "problem", "fix"} == set(found[0])
+    finally:
+        embedded.database.execute("drop role weak")
+
+
+def test_a_slot_that_is_gone_or_moved(embedded: Case) -> None:
+    embedded.database.execute(*TABLE)
+    embedded.define()
+    embedded.once()
+    embedded.database.execute(
+        "insert into t values (1000, 'x')",
+        "select pg_replication_slot_advance('penstock_shop', pg_current_wal_insert_lsn())",
+    )
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, "somebody else has read", "copy again")
+    embedded.database.execute("select pg_drop_replication_slot('penstock_shop')")
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, '"penstock_shop" is gone', "copy again")
+
+
+def test_a_slot_of_another_pipe(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "select pg_create_logical_replication_slot('penstock_shop', 'pgoutput')")
+    embedded.define()
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, "exists already", "pg_drop_replication_slot")
+
+
+def test_a_publication_without_the_table(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create table u (id int primary key)", "create publication mine for table u")
+    embedded.define(source='publication = "mine"')
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, '"mine"', r"public\.t", "(?i)alter publication")
+    embedded.define(source='publication = "yours"')
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, '"yours" does not exist')
+
+
+def test_a_changed_table_is_set_aside_and_the_others_go_on(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create table u (id int primary key)")
+    embedded.define()
+    embedded.once()
+    embedded.database.execute(
+        "alter table t add column w int", "insert into t values (1000, 'x', 1)", "insert into u values (1)"
+    )
+    done = embedded.penstock("run", str(embedded.file), "--once")
+    refused(done, 1)
+    embedded.assert_equal("public.u")
+    again = embedded.penstock("run", str(embedded.file), "--once", "--json")
+    tables = {table["full_name"]: table for table in json.loads(again.stdout)["tables"]}
+    assert tables["public.t"]["state"] == "failed"
+    assert "have changed" in tables["public.t"]["last_error"] or 'column "w" is new' in tables["public.t"]["last_error"]
+    assert tables["public.u"]["state"] == "streaming"
+
+
+def test_a_destination_table_that_does_not_fit(case: Case) -> None:
+    case.database.execute(*TABLE, "create table u (id int primary key)", "insert into u values (7)")
+    case.define(tables='include = ["public.u"]')
+    case.once()
+    case.database.execute("create table wide (id bigint primary key)")
+    case.define(
+        tables='include = ["public.*"]',
+        options='[tables.options."public.t"]\ntarget = "u2"\n[tables.options."public.wide"]\ntarget = "u"\n[tables.options."public.u"]\ntarget = "u3"',
+    )
+    done = case.penstock("run", str(case.file), "--once")
+    refused(done, 1, r"(Int32|have changed)")
+
+
+def test_values_that_do_not_fit(embedded: Case) -> None:
+    embedded.database.execute(
+        "create table v (id int primary key, n numeric(10, 2), m numeric not null, d date, at timestamptz)",
+        "insert into v values (1, 'NaN', 1e50, 'infinity', '-infinity'), (2, 1.25, 2, '2024-02-29', '2024-02-29 12:00+00')",
+    )
+    embedded.define()
+    done = embedded.once()
+    embedded.database.execute(
+        "insert into v select id + 10, n, m, d, at from v", "create table k (at timestamptz primary key)"
+    )
+    embedded.once()
+    rows = embedded.query("select id, n, m from v_current order by id")
+    assert rows == [["1", None, None], ["2", "1.25", "2"], ["11", None, None], ["12", "1.25", "2"]]
+    same = embedded.query("select count(), uniq(d, at) from v_current where id in (1, 11)")
+    assert same == [["2", "1"]]
+    assert done.returncode == 0
+    embedded.define(settings='on_unfit = "fail"', tables='include = ["public.w"]')
+    embedded.database.execute(
+        "create table w (id int primary key, n numeric(10, 2))", "insert into w values (1, 'NaN')"
+    )
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1)
+
+
+def test_wal_level_and_check(embedded: Case) -> None:
+    embedded.database.execute(*TABLE)
+    embedded.define()
+    done = embedded.penstock("check", str(embedded.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_clickhouse_that_is_down(embedded: Case) -> None:
+    embedded.database.execute(*TABLE)
+    embedded.destination = "clickhouse://default@127.0.0.1:15998"
+    embedded.define()
+    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, "127.0.0.1:15998", "next:")
+    assert embedded.database.fetch("select count(*) from pg_replication_slots where slot_name = 'penstock_shop'") == [
+        (0,)
+    ]
