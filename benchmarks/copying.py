@@ -14,6 +14,14 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
+from benchmarks import limits
+from benchmarks.limits import DRAINED_COPY, NATIVE
+from benchmarks.peer import CONTENDER as PEER
+from benchmarks.peer import Peer
+from benchmarks.pipe import DATABASE, EMBEDDED, SERVER, Pipe, pipe
+from benchmarks.report import Figures, Target, at_least, number, table, times
+from benchmarks.stage import Sample
+from benchmarks.workload import sums, table_names
 from penstock.clickhouse import capabilities
 from penstock.clickhouse.client import Client
 from penstock.config import load
@@ -22,20 +30,10 @@ from penstock.pipeline.ends import SourceEnd
 from penstock.pipeline.prepare import compile_all, read_tables
 from penstock.postgres.connection import Connector
 
-from benchmarks import limits
-from benchmarks.limits import DRAINED_COPY, NATIVE
-from benchmarks.peer import CONTENDER as PEER
-from benchmarks.peer import Peer
-from benchmarks.pipe import DATABASE, EMBEDDED, SERVER, Pipe, pipe
-from benchmarks.report import Figures, Target, at_least, number, table, times
-from benchmarks.stage import Sample, say
-from benchmarks.workload import sums, table_names
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from benchmarks.stage import Stage
-    from penstock.plan import Plan
 
 GROUP = "copy"
 NATIVE_TABLE = "native"
@@ -50,7 +48,7 @@ def measure(stage: Stage) -> None:
 
 def _measure(stage: Stage, name: str, run: int) -> None:
     expected = sums(stage.connection, name)
-    rows = int(expected.split()[0])
+    rows = int(expected.split(maxsplit=1)[0])
     for where, server in ((EMBEDDED, None), (SERVER, stage.destination)):
         with pipe(stage, f"{name}{run}_{'server' if server else 'embedded'}", name, server) as made:
             stage.measure(GROUP, name, where, run, partial(_penstock, made, name, run, where=where, expected=expected))
@@ -74,7 +72,7 @@ def _penstock(made: Pipe, name: str, run: int, *, where: str, expected: str) -> 
         "most_memory_mb": round(max((size for _, size in outcome.memory), default=0) / 1e6),
         **outcome.ends.as_dict(),
     }
-    return Sample(GROUP, name, where, run, int(expected.split()[0]), seconds, more)
+    return Sample(GROUP, name, where, run, int(expected.split(maxsplit=1)[0]), seconds, more)
 
 
 def _peer(stage: Stage, name: str, run: int, rows: int) -> Sample:
@@ -117,7 +115,10 @@ class Ends:
         connector = Connector(definition.source, application_name="benchmarks")
         self.settings = definition.settings
         self._source = SourceEnd(connector)
-        with closing(Client.open(definition.destination, scratch=made.home / "scratch")) as client, connector.connect() as connection:
+        with (
+            closing(Client.open(definition.destination, scratch=made.home / "scratch")) as client,
+            connector.connect() as connection,
+        ):
             (self.plan,), _ = compile_all(definition, read_tables(definition, connection), capabilities.ask(client))
         self.parts = self._source.plan_parts(self.plan, self.settings.copy_part_rows)
 
@@ -155,7 +156,18 @@ def _body(decoder: CopyDecoder) -> bytes:
 
 # The report
 
-HEADS = ("table", "contender", "rows/s", "seconds", "process s", "× drained COPY", "× peer", "× Native", "PG CPU s", "CH CPU s")
+HEADS = (
+    "table",
+    "contender",
+    "rows/s",
+    "seconds",
+    "process s",
+    "× drained COPY",
+    "× peer",
+    "× Native",
+    "PG CPU s",
+    "CH CPU s",
+)
 
 
 def report(samples: Iterable[Sample]) -> str:

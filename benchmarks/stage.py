@@ -107,12 +107,16 @@ class Stage:
             sample = work()
         except Exception as error:  # the report says which one failed and why
             sample = Sample(group, case, contender, run, error=f"{type(error).__name__}: {error}"[:500])
+        return self.keep(sample)
+
+    def keep(self, sample: Sample) -> Sample:
+        """Add a sample to those that the report is made of, and say so."""
         rate = (
             f"{sample.seconds:.2f} s, {sample.amount / sample.seconds:,.0f}/s"
             if sample.seconds
             else sample.error or "done"
         )
-        say(f"{group} {case}, run {run} of {self.runs}: {contender}: {rate}")
+        say(f"{sample.group} {sample.case}, run {sample.run} of {self.runs}: {sample.contender}: {rate}")
         self.samples.append(sample)
         return sample
 
