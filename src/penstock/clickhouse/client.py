@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import clickhouse_connect
 import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
+import urllib3
 import urllib3.exceptions
 from clickhouse_connect.driver.binding import escape_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -255,6 +256,8 @@ def translated(error: BaseException, subject: str, meaning: failures.Reading) ->
 
 def _over_http(where: address.Address, settings: dict[str, Scalar]) -> Driver:
     options: dict[str, Any] = {**where.timeouts, **where.tls}
+    if not where.verify:  # asked for: a warning a statement helps nobody
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return clickhouse_connect.get_client(
         host=where.host,
         port=where.port,

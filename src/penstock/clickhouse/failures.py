@@ -14,6 +14,7 @@ import urllib3.exceptions
 
 from penstock.clickhouse import codes
 from penstock.errors import (
+    BadDataError,
     ConfigError,
     DestinationRefusedError,
     DestinationUnavailableError,
@@ -32,7 +33,9 @@ BAD_ARGUMENTS = 36
 _CODE = re.compile(r"\bCode: (\d+)|exception, code: (\d+)")
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
 _SENTENCE = re.compile(r"DB::Exception: (.*?)(?:\s*\([A-Z][A-Z0-9_]+\)|\s*\(version |$)", re.DOTALL)
-_VIEW = re.compile(r"while pushing to view (.+?) \([0-9a-f-]{36}\)", re.DOTALL)
+_PART = r"(?:`(?:\\.|[^`\\])*`|[^\s.:,`(]+)"  # of a qualified name
+_VIEW = re.compile(rf"while pushing to view ({_PART}\.{_PART})")
+_TARGET = re.compile(r"Target table '(.+?)' of view")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 _NO_SPACE = "No space left on device"
 _RETRY = "Penstock tries again by itself; check that the server runs and can be reached."
@@ -56,13 +59,18 @@ def of_statement(subject: str, code: int, text: str) -> PenstockError:
 def of_insert(subject: str, code: int, text: str) -> PenstockError:
     """An insert: what is unknown stops its table only, and a materialized view of the user may be at fault."""
     meaning = _meaning(code, text, codes.UNKNOWN_OF_INSERT)
-    view = _VIEW.search(text)
-    if view and issubclass(meaning.kind, TableError):
-        return meaning.kind(
-            f"{subject}: its materialized view {view[1]} failed: {_code(code, text)}",
-            hint="The rows may be in the table already. Mend or drop the view, then resume the table.",
-        )
-    return _error(meaning, subject, code, text)
+    if issubclass(meaning.kind, DestinationUnavailableError):
+        return _error(meaning, subject, code, text)
+    if view := _VIEW.search(text):
+        problem = f"its materialized view {view[1]} failed"
+    elif target := _TARGET.search(text):
+        problem = f"the target table {target[1]} of one of its materialized views is gone"
+    else:
+        return _error(meaning, subject, code, text)
+    return BadDataError(
+        f"{subject}: {problem} ({_code(code, text)})",
+        hint="The rows may be in the table already. Mend or drop the view, then resume the table.",
+    )
 
 
 def of_ddl(subject: str, code: int, text: str) -> PenstockError:

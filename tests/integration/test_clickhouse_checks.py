@@ -1,0 +1,64 @@
+"""What the destination is asked before a pipe runs, and what it can hold."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.fix_clickhouse import destination_of
+
+from penstock.clickhouse import capabilities, checks
+from penstock.clickhouse.client import Client
+from penstock.config import Destination
+from penstock.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fix_clickhouse import Place
+    from tests.servers.clickhouse import ClickHouseServer
+
+DAY_MICROS = 86_400_000_000
+YEAR_1, YEAR_9999, YEAR_1900, YEAR_2299 = -719_162, 2_932_896, -25_567, 120_529
+
+
+def blocking(findings: list[Finding]) -> list[Finding]:
+    return [each for each in findings if each.severity is Severity.BLOCKING]
+
+
+def test_nothing_blocks(place: Place) -> None:
+    assert blocking(checks.check(place.client, place.database)) == []
+    assert place.rows(f"select count() from system.tables where database = '{place.database}'") == [(0,)]
+
+
+def test_a_database_that_is_to_be_made(place: Place) -> None:
+    assert blocking(checks.check(place.client, f"{place.database} later")) == []
+
+
+@pytest.mark.parametrize(("user", "words"), [("limited", "lacks a privilege"), ("reader", "read-only")])
+def test_a_user_that_may_not_write(clickhouse_server: ClickHouseServer, tmp_path: Path, user: str, words: str) -> None:
+    clickhouse_server.query("create database if not exists mine")
+    with closing(Client.open(destination_of(clickhouse_server, user), scratch=tmp_path)) as client:
+        (finding,) = blocking(checks.check(client, "mine"))
+        assert finding.check == "destination writable"
+        assert words in finding.problem
+        assert finding.fix
+        (finding,) = blocking(checks.check(client, "not_there"))
+        assert "not_there" in finding.subject
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with closing(Client.open(Destination(dsn="clickhouse://127.0.0.1:1"), scratch=tmp_path)) as client:
+        (finding,) = checks.check(client, "shop")
+    assert (finding.check, finding.severity) == ("destination reachable", Severity.BLOCKING)
+    assert finding.fix
+
+
+def test_what_it_can_hold(place: Place) -> None:
+    server = capabilities.ask(place.client)
+    ((version,),) = place.client.rows("select version()")
+    assert (server.version, server.embedded) == (version, place.client.embedded)
+    assert server.time64
+    assert server.datetime64 == (YEAR_1 * DAY_MICROS, (YEAR_9999 + 1) * DAY_MICROS - 1)
+    assert server.date32 == ((YEAR_1, YEAR_9999) if place.client.embedded else (YEAR_1900, YEAR_2299))
