@@ -25,7 +25,7 @@ typedef struct {
 } buffer;
 
 /* A buffer that grew beyond this for one large batch is given back after it. */
-#define KEPT_BYTES ((size_t)8 << 20)
+#define KEPT_BYTES ((size_t)32 << 20)
 
 static int buffer_grow(buffer *b, size_t extra) {
     size_t wanted, cap;

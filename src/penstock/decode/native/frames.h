@@ -350,7 +350,7 @@ static block *take_block(stream *s, layout *shape) {
     return b;
 }
 
-#define SPARE_BYTES ((size_t)64 << 20)
+#define SPARE_BYTES ((size_t)32 << 20)
 
 /* Keep a block whose rows were handed out for the next rows, unless much memory waits like this already. */
 static void give_back(stream *s, block *b) {
