@@ -9,8 +9,10 @@
 #define PENSTOCK_FLOATS_H
 
 #include <locale.h>
-#include <math.h>
 #include <stdlib.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
 
 #include "buffer.h"
 
