@@ -64,22 +64,17 @@ def test_both_sides_are_equal_after_a_live_workload(scratch: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_ends_it_in_order(scratch: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [*PENSTOCK, "demo", "--seconds", "0"],
-        env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout
-    seen = ""
-    try:
+    command = [*PENSTOCK, "demo", "--seconds", "0"]
+    with subprocess.Popen(
+        command, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        seen, told = "", False
         for line in process.stdout:
             seen += line
-            if "4 streaming" in line:
+            if "4 streaming" in line and not told:
                 process.send_signal(number)
-                break
-        seen += process.stdout.read()
-        assert process.wait(60) == 0, seen
-    finally:
-        process.kill()
-        process.wait()
+                told = True
+    assert process.returncode == 0, seen
     assert "Both sides are equal." in seen
     assert left_behind(scratch) == []

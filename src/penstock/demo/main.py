@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from penstock.demo.source import Source
 
 
-def demo(seconds: float, *, as_json: bool = False, extent: shop.Extent | None = None) -> int:
+def demo(seconds: float, *, as_json: bool = False, scene: Scene | None = None) -> int:
     """Run the demo for ``seconds`` (0: until Ctrl-C), and return 0 when both sides are equal, else 1.
 
     Call it on the main thread: it takes the signals. Raises PenstockError where something does not work; whatever happens, the
@@ -48,16 +48,17 @@ def demo(seconds: float, *, as_json: bool = False, extent: shop.Extent | None = 
     """
     _require_packages()
     _quiet()
-    console = Console(stderr=as_json)
+    scene = scene or Scene(Console(stderr=as_json))
+    console = scene.console
     with _told_to_stop(), source() as postgres, _folder() as folder:
         with postgres.connect() as connection:
             console.print(
                 f"PostgreSQL {connection.info.server_version // 10000} runs on {postgres.dsn}", highlight=False
             )
-            _fill(connection, extent or shop.Extent(), console)
+            _fill(connection, shop.Extent(), console)
             with Workload(postgres) as workload, contextlib.closing(StateStore(folder)) as store:
                 run = Run(definition(postgres, folder), store, folder / "scratch")
-                summary = asyncio.run(Show(run, workload, connection, Scene(console)).play(seconds, folder))
+                summary = asyncio.run(Show(run, workload, connection, scene).play(seconds, folder))
         summary.show(console)
         if as_json:
             sys.stdout.write(summary.to_json() + "\n")
@@ -72,7 +73,7 @@ def definition(postgres: Source, folder: Path) -> Pipe:
             "source": {"dsn": postgres.dsn, "password": {"file": str(postgres.password_file)}},
             "destination": {"dsn": f"chdb://{folder}/clickhouse"},
             "tables": {"include": list(shop.TABLES)},
-            "settings": {"flush_interval": "200ms"},
+            "settings": {"flush_interval": "100ms"},
         },
         origin="the demo",
     )

@@ -46,6 +46,11 @@ class Scene:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._last_line = float("-inf")
 
+    @property
+    def console(self) -> Console:
+        """Where it draws."""
+        return self._console
+
     def draw(self, moment: Moment) -> None:
         """Show it."""
         if self._live:

@@ -62,6 +62,8 @@ class Show:
                     await self._watch(pipe, seconds)
                     counts = await asyncio.to_thread(self._workload.stop)
                     status = await self._drained(pipe)
+                seconds = time.monotonic() - self._began
+                self._scene.console.print("The workload has ended; every row of both sides is compared.")
                 comparisons = await asyncio.to_thread(
                     compare, self._connection, self._rows, tables=shop.TABLES, view=lambda name: f"{name}_current"
                 )
@@ -70,7 +72,7 @@ class Show:
             self._run.stop()
             await asyncio.gather(pipe, return_exceptions=True)
         pipe.result()
-        return Summary(tuple(comparisons), counts, status, self._probe.latencies, time.monotonic() - self._began)
+        return Summary(tuple(comparisons), counts, status, self._probe.latencies, seconds)
 
     def _listen(self) -> None:
         """The first signal ends the show in order; the second one unwinds at once."""

@@ -50,11 +50,11 @@ class Summary:
             )
         console.print()
         for line in lines:
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=not console.is_terminal)
         for each in self.comparisons:
             mark = ("✓ ", "green") if each.equal else ("✗ ", "bold red")
             told = f"{each.rows:,} rows, every value equal" if each.equal else each.difference
-            console.print(Text.assemble(mark, (each.table, "bold"), "  ", told))
+            console.print(Text.assemble(mark, (each.table, "bold"), "  ", told), soft_wrap=not console.is_terminal)
         verdict = ("Both sides are equal.", "bold green") if self.equal else ("The sides differ.", "bold red")
         console.print(Text.assemble(verdict))
 
