@@ -18,8 +18,9 @@ BUILT = shutil.ignore_patterns(
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PENSTOCK_DECODER")}
     done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=800, check=False, cwd="/"
+        command, env=inherited | environment, capture_output=True, text=True, timeout=800, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
