@@ -11,6 +11,7 @@ import itertools
 import operator
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,15 @@ import psycopg
 import pytest
 from psycopg import sql
 from tests.servers.postgres import PostgresServer
-from tests.servers.postgres_binaries import PACKAGES
+from tests.servers.postgres_binaries import PACKAGES, PASSWORD
+
+from penstock.config import Source
+from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from penstock.postgres.connection import Connection
 
 USUAL = (12, 15, 18)
 _COMPARE = {
@@ -166,3 +172,50 @@ def _drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
                 continue
         return
     raise RuntimeError(f"slot {slot} stays in use")
+
+
+@pytest.fixture
+def connector(database: Database) -> Connector:
+    """Penstock's own way to the database."""
+    return Connector(Source(dsn=database.dsn), "penstock test")
+
+
+@pytest.fixture
+def connection(connector: Connector) -> Iterator[Connection]:
+    """A connection with Penstock's session settings."""
+    with contextlib.closing(connector.connect()) as connection:
+        yield connection
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[Callable[..., str]]:
+    """Makes roles that can log in with the servers' password, such as ``role("replication")``; dropped afterwards."""
+    made: list[str] = []
+
+    def make(attributes: str = "") -> str:
+        name = f"role_{os.getpid()}_{next(_numbers)}"
+        with database.connect() as connection:
+            connection.execute(
+                sql.SQL("create role {} login password {} {}").format(  # type: ignore[call-overload]
+                    sql.Identifier(name), PASSWORD, sql.SQL(attributes)
+                )
+            )
+        made.append(name)
+        return name
+
+    yield make
+    with database.connect() as connection:
+        for name in made:
+            connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (name,))
+            connection.execute(sql.SQL("drop owned by {0} cascade").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("drop role {0}").format(sql.Identifier(name)))
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What ``condition`` returns as soon as it is true; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {condition}")
+        time.sleep(0.01)
+    return found

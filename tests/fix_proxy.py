@@ -54,13 +54,18 @@ class Proxy:
             _reset(writer)
             return
         self._writers |= {writer, server_writer}
-        await asyncio.gather(
-            self._pass(reader, server_writer, from_server=False), self._pass(server_reader, writer, from_server=True)
-        )
-        self._writers -= {writer, server_writer}
+        try:
+            await asyncio.gather(
+                self._pass(reader, server_writer, from_server=False),
+                self._pass(server_reader, writer, from_server=True),
+            )
+        finally:
+            self._writers -= {writer, server_writer}
+            writer.close()
+            server_writer.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_server: bool) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while piece := await reader.read(CHUNK):
                 await self._flowing.wait()
                 if self.latency_seconds:
@@ -70,8 +75,9 @@ class Proxy:
                     return
                 writer.write(self.change(piece) if from_server else piece)
                 await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
+            writer.write_eof()
+        except OSError:
+            _reset(writer)
 
     def _used_up(self, size: int) -> bool:
         if self.cut_after_bytes is None:
@@ -83,7 +89,7 @@ class Proxy:
         return True
 
     def _cut_all(self) -> None:
-        for writer in self._writers:
+        for writer in list(self._writers):
             _reset(writer)
 
     def cut(self) -> None:

@@ -85,13 +85,20 @@ class PostgresServer:
         path = self._home / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def start(self) -> None:
+    def add_file(self, name: str, text: str) -> None:
+        """Write a file into the data folder of a stopped server."""
+        path = self._data / name
+        path.write_text(text)
+        if identity := run_as():
+            os.chown(path, identity["user"], identity["group"])
+
+    def start(self, seconds: float = START_SECONDS) -> None:
         """Start and wait until it takes connections; on the port it had before, if any."""
         for _ in range(10):
             if not self.port or not self.running:
                 self.port = self.port or free_port()
                 self._launch()
-            if self._wait():
+            if self._wait(seconds):
                 return
             if "could not bind" not in self.log[-3000:]:
                 break
@@ -114,8 +121,8 @@ class PostgresServer:
                 **run_as(),
             ).result()
 
-    def _wait(self) -> bool:
-        deadline = time.monotonic() + START_SECONDS
+    def _wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while self.running and time.monotonic() < deadline:
             with contextlib.suppress(psycopg.OperationalError):
                 self.connect(connect_timeout=5).close()
