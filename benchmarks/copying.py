@@ -53,9 +53,10 @@ def _measure(stage: Stage, name: str, run: int) -> None:
         with pipe(stage, f"{name}{run}_{'server' if server else 'embedded'}", name, server) as made:
             stage.measure(GROUP, name, where, run, partial(_penstock, made, name, run, where=where, expected=expected))
             if server:
-                ends = Ends(made)
+                with made.awake():
+                    ends = Ends(made)
+                    stage.measure(GROUP, name, NATIVE, run, partial(_native, stage, ends, name, run, rows))
                 stage.measure(GROUP, name, DRAINED_COPY, run, partial(_drained, stage, ends, name, run, rows))
-                stage.measure(GROUP, name, NATIVE, run, partial(_native, stage, ends, name, run, rows))
     with stage.awake(stage.peer):
         stage.measure(GROUP, name, PEER, run, partial(_peer, stage, name, run, rows))
 

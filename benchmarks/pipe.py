@@ -108,17 +108,23 @@ class Pipe:
 
     @contextlib.contextmanager
     def _started(self, command: list[str], outcome: Outcome) -> Iterator[Process]:
-        process = Process(self, command, outcome)
-        try:
-            yield process
-        finally:
-            process.end()
+        with self.awake():
+            process = Process(self, command, outcome)
+            try:
+                yield process
+            finally:
+                process.end()
+
+    def awake(self) -> contextlib.AbstractContextManager[object]:
+        """Let the destination's server work while the context lasts."""
+        return self.stage.awake(self.server) if self.server else contextlib.nullcontext()
 
     def sums(self) -> str:
         """Rows and sums of what a reader sees, once nobody runs the pipe."""
         query = sums_query(self.table, f"{self.table}_current")
         if self.server:
-            return self.server.query(query, database=DATABASE).strip()
+            with self.awake():
+                return self.server.query(query, database=DATABASE).strip()
         command = self.command("query", str(self.file), query, "--format", "TSV")
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -126,18 +132,18 @@ class Pipe:
         """Drop what the pipe made at both ends; its folder goes with the stage's."""
         self.stage.drop_slot(self.slot)
         if self.server:
-            self.server.query(f"drop database if exists {DATABASE} sync")
+            with self.awake():
+                self.server.query(f"drop database if exists {DATABASE} sync")
 
 
 @contextlib.contextmanager
 def pipe(stage: Stage, name: str, table: str, server: ClickHouseServer | None) -> Iterator[Pipe]:
-    """A fresh pipe, removed at the end; its server is awake meanwhile."""
-    with contextlib.ExitStack() as ends:
-        if server:
-            ends.enter_context(stage.awake(server))
-        made = Pipe(stage, name, table, server)
-        ends.callback(made.remove)
+    """A fresh pipe, removed at the end."""
+    made = Pipe(stage, name, table, server)
+    try:
         yield made
+    finally:
+        made.remove()
 
 
 class Process:

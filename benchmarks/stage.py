@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class Stage:
         self.scale = scale
         self.runs = runs
         self.samples: list[Sample] = []
+        self._awake: Counter[int] = Counter()
         self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
@@ -122,12 +124,16 @@ class Stage:
 
     @contextlib.contextmanager
     def awake(self, server: ClickHouseServer) -> Iterator[ClickHouseServer]:
-        """Let a frozen ClickHouse work while the context lasts."""
-        server.thaw()
+        """Let a frozen ClickHouse work while the context lasts; contexts may lie within one another."""
+        if not self._awake[id(server)]:
+            server.thaw()
+        self._awake[id(server)] += 1
         try:
             yield server
         finally:
-            server.freeze()
+            self._awake[id(server)] -= 1
+            if not self._awake[id(server)]:
+                server.freeze()
 
     @contextlib.contextmanager
     def timed(self, server: ClickHouseServer | None = None) -> Iterator[Timing]:
