@@ -122,10 +122,12 @@ class Show:
         source = SourceEnd(Connector(self._run.pipe.source, application_name="penstock demo"))
         goal = await asyncio.to_thread(source.goal)
         deadline = time.monotonic() + DRAIN_SECONDS
-        while not (self._run.status().confirmed >= goal and self._consistent()):
+        while True:
             if pipe.done():
                 pipe.result()
                 raise PenstockError("the pipe ended before it had caught up", hint="Run the demo again.")
+            if self._run.status().confirmed >= goal and self._consistent():
+                return self._run.status()
             if time.monotonic() > deadline:
                 raise DestinationUnavailableError(
                     f"the pipe had not caught up {DRAIN_SECONDS:.0f} s after the workload ended",
@@ -133,7 +135,6 @@ class Show:
                 )
             self._draw(0)
             await asyncio.sleep(POLL_SECONDS)
-        return self._run.status()
 
     def _consistent(self) -> bool:
         tables = self._run.status().tables
