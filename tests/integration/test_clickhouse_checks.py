@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fix_clickhouse import destination_of
+from tests.servers.clickhouse import ClickHouseServer
 
 from penstock.clickhouse import capabilities, checks
 from penstock.clickhouse.client import Client
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fix_clickhouse import Place
-    from tests.servers.clickhouse import ClickHouseServer
 
 DAY_MICROS = 86_400_000_000
 YEAR_1, YEAR_9999, YEAR_1900, YEAR_2299 = -719_162, 2_932_896, -25_567, 120_529
@@ -53,6 +53,31 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         (finding,) = checks.check(client, "shop")
     assert (finding.check, finding.severity) == ("destination reachable", Severity.BLOCKING)
     assert finding.fix
+
+
+def test_an_old_version(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "OLDEST", (99, 1))
+    (finding,) = checks.check(place.client, place.database)
+    assert (finding.check, finding.severity) == ("destination version", Severity.BLOCKING)
+    assert "needs 99.1 or newer" in finding.problem
+
+
+def test_a_disk_that_is_nearly_full(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "NEARLY_FULL", 1.0)
+    (finding,) = checks.check(place.client, place.database)
+    assert (finding.check, finding.severity, finding.subject) == ("destination disk", Severity.WARNING, "disk default")
+
+
+def test_a_cluster_of_replicas(tmp_path: Path) -> None:
+    replicas = "".join(f"<replica><host>127.0.0.{n}</host><port>9000</port></replica>" for n in (1, 2))
+    cluster = f"<remote_servers><pair><shard>{replicas}</shard></pair></remote_servers>"
+    with (
+        ClickHouseServer(config=cluster) as server,
+        closing(Client.open(destination_of(server), scratch=tmp_path)) as client,
+    ):
+        (finding,) = checks.check(client, "shop")
+    assert (finding.check, finding.severity, finding.subject) == ("destination topology", Severity.WARNING, "pair")
+    assert "2 replicas" in finding.problem
 
 
 def test_what_it_can_hold(place: Place) -> None:

@@ -300,14 +300,25 @@ def _not_opened(path: Path, text: str) -> DestinationRefusedError:
             f"chDB at {path} cannot be opened: this process has another chDB folder open",
             hint="One process can use one folder; run the other pipe in a process of its own.",
         )
-    status = path / "status"
-    holder = status.read_text().partition("\n")[0].removeprefix("PID: ") if status.exists() else ""
+    holder = _holder(path)
     return DestinationRefusedError(
         f"chDB at {path} cannot be opened: " + (f"process {holder} uses it" if holder else "its files cannot be used"),
         hint="Stop the other process, or ask the running pipe with `penstock query`."
         if holder
         else "Look at the folder's owner and permissions.",
     )
+
+
+def _holder(path: Path) -> int:
+    """The living process that has written its id into the folder, 0 for none."""
+    try:
+        holder = int((path / "status").read_text().partition("\n")[0].removeprefix("PID: "))
+        os.kill(holder, 0)
+    except PermissionError:
+        return holder
+    except (OSError, ValueError):
+        return 0
+    return holder
 
 
 @contextlib.contextmanager

@@ -33,8 +33,8 @@ def ensure_table(client: Client, database: str, plan: Plan) -> None:
 
     Raises SchemaConflictError, which lists every difference; ConfigError where the table cannot be made with ``partition_by``.
     """
-    if not fit.table_exists(client, database, plan.target):
-        _create(client, database, plan)
+    if not fit.table_exists(client, database, plan.target) and _created(client, database, plan):
+        return
     differences = fit.differences(client, database, plan, key=_sorting_key(plan), row_hash=_row_hash(plan))
     if differences:
         raise SchemaConflictError(
@@ -44,18 +44,20 @@ def ensure_table(client: Client, database: str, plan: Plan) -> None:
         )
 
 
-def _create(client: Client, database: str, plan: Plan) -> None:
+def _created(client: Client, database: str, plan: Plan) -> bool:
+    """Make the table; False where somebody else was faster."""
     try:
         client.define(create_statement(database, plan), subject=f"{database}.{plan.target}")
     except SchemaConflictError as error:
-        if fit.table_exists(client, database, plan.target):  # somebody was faster
-            return
+        if fit.table_exists(client, database, plan.target):
+            return False
         if plan.partition_by:
             raise ConfigError(
                 f"the table for {plan.table.full_name} cannot be made with its partition_by: {error.message}",
                 hint="partition_by is a ClickHouse expression of the table's columns, such as toYYYYMM(created_at).",
             ) from None
         raise
+    return True
 
 
 def create_statement(database: str, plan: Plan) -> str:
@@ -144,9 +146,7 @@ def truncate(client: Client, database: str, plan: Plan, *, below: int) -> None:
 
 def drop_table(client: Client, database: str, name: str) -> None:
     """Drop a table of any size, or a view; nothing happens where there is none."""
-    client.command(
-        f"drop table if exists {_name(database, name)} sync settings {_ANY_SIZE}", subject=f"{database}.{name}"
-    )
+    client.command(f"drop table if exists {_name(database, name)} settings {_ANY_SIZE}", subject=f"{database}.{name}")
 
 
 def exchange(client: Client, database: str, one: str, other: str) -> None:

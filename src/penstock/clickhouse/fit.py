@@ -20,7 +20,7 @@ where database = {database:String} and name = {name:String}"""
 _COLUMNS = """
 select name, type, default_kind, default_expression from system.columns
 where database = {database:String} and table = {name:String}"""
-_FORMATTED = "select formatQuerySingleLineOrNull({query:String})"
+_FORMATTED = "select formatQuerySingleLineOrNull(arrayJoin({queries:Array(String)}))"
 _ARGUMENTS = re.compile(r"ReplacingMergeTree\((.*?)\)(?: PRIMARY KEY| PARTITION BY| ORDER BY|$)")
 _FAMILY = re.compile(r"(Replicated|Shared)?ReplacingMergeTree")
 
@@ -108,38 +108,33 @@ def _columns(plan: Plan, columns: dict[str, _Column]) -> list[str]:
 
 
 def _keys(client: Client, plan: Plan, found: _Table, key: Sequence[str]) -> list[str]:
+    needed_sorting = ", ".join(key)
+    sorting, wanted_sorting, partition, wanted_partition = _tuples(
+        client, found.sorting_key, needed_sorting, found.partition_key, plan.partition_by
+    )
     problems = []
-    for what, given, needed in (
-        ("sorting key", found.sorting_key, ", ".join(key)),
-        ("partition key", found.partition_key, plan.partition_by),
-    ):
-        if _tuple_of(client, given) != _tuple_of(client, needed):
-            problems.append(f"its {what} is {given or 'empty'}, needed {needed or 'none'}")
+    if sorting != wanted_sorting:
+        problems.append(f"its sorting key is {found.sorting_key or 'empty'}, needed {needed_sorting}")
+    if partition != wanted_partition:
+        problems.append(f"its partition key is {found.partition_key or 'empty'}, needed {plan.partition_by or 'none'}")
     return problems
 
 
 def _hash(client: Client, plan: Plan, columns: dict[str, _Column], row_hash: str) -> list[str]:
-    name = plan.metadata_prefix + "hash"
+    name, needed = plan.metadata_prefix + "hash", f"UInt128 MATERIALIZED {row_hash}"
     column = columns.get(name)
     if column is None:
-        return [f"column {name} is missing, needed UInt128 MATERIALIZED {row_hash}"]
-    same = _formatted(client, f"select {column.default_expression}") == _formatted(client, f"select {row_hash}")
-    if column.type == "UInt128" and column.default_kind == "MATERIALIZED" and same:
+        return [f"column {name} is missing, needed {needed}"]
+    given, wanted = _tuples(client, column.default_expression, row_hash)
+    if (column.type, column.default_kind, given) == ("UInt128", "MATERIALIZED", wanted):
         return []
+    return [f"column {name} is {column.type} {column.default_kind} {column.default_expression}, needed {needed}"]
+
+
+def _tuples(client: Client, *expressions: str) -> list[str]:
+    """Expressions in one form: with or without a tuple around, however spaced and quoted; as they are where they are none."""
+    rows = client.rows(_FORMATTED, {"queries": [f"select tuple({each})" for each in expressions]})
     return [
-        f"column {name} is {column.type} {column.default_kind} {column.default_expression}, needed UInt128 MATERIALIZED {row_hash}"
+        (formatted or each).replace("tuple(", "(").replace("((", "(").replace("))", ")")
+        for each, (formatted,) in zip(expressions, rows, strict=True)
     ]
-
-
-def _tuple_of(client: Client, expressions: str) -> str:
-    """In one form: with or without a tuple around, however spaced and quoted; the text itself where it is no expression."""
-    if not expressions:
-        return ""
-    formatted = _formatted(client, f"select tuple({expressions})") or expressions
-    return formatted.replace("tuple(", "(").replace("((", "(").replace("))", ")")
-
-
-def _formatted(client: Client, query: str) -> str:
-    """ClickHouse's own form of a query, empty where it is none."""
-    ((text,),) = client.rows(_FORMATTED, {"query": query})
-    return text or ""
