@@ -90,10 +90,14 @@ class Case:
         """``run`` in the background; ended by SIGTERM, which must end it well."""
         log = self.folder / "run.log"
         with log.open("a") as out:
+            before = out.tell()
             process = subprocess.Popen(
                 self.command("run", str(self.file)), env=self._environment(failpoint), stdout=out, stderr=out, text=True
             )
         try:
+            self.wait_until(
+                lambda: process.poll() is not None or "stream open" in log.read_text()[before:], "the stream is open"
+            )
             yield process
         except BaseException:
             print(log.read_text()[-6000:])
@@ -173,8 +177,8 @@ class Case:
         missing, extra = _without(source, found), _without(found, source)
         return [
             f"{len(source)} rows in the source, {len(found)} in the destination",
-            *(f"missing {each}" for each in missing[:5]),
-            *(f"extra {each}" for each in extra[:5]),
+            *(f"missing {str(each)[:300]}" for each in missing[:5]),
+            *(f"extra {str(each)[:300]}" for each in extra[:5]),
         ]
 
     def _source_rows(self, schema: str, name: str, columns: list[str]) -> list[list[str | None]]:

@@ -157,7 +157,7 @@ def test_a_destination_table_that_does_not_fit(case: Case) -> None:
     case.database.execute("create table wide (id bigint primary key)")
     case.define(
         tables='include = ["public.*"]',
-        options='[tables.options."public.t"]\ntarget = "u2"\n[tables.options."public.wide"]\ntarget = "u"\n[tables.options."public.u"]\ntarget = "u3"',
+        options='[tables.options."public.wide"]\ntarget = "u"\n[tables.options."public.u"]\ntarget = "u3"',
     )
     done = case.penstock("run", str(case.file), "--once")
     refused(done, 1, r"(Int32|have changed)")

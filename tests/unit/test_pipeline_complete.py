@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.plans import plan_of
 
-from penstock.batch import Batch, EncodedColumn, Hole, Value
-from penstock.pipeline.complete import Identity, complete
-from penstock.plan import Plan
+from penstock.batch import Batch, EncodedColumn, Hole, Value, version_of
+from penstock.lsn import Lsn
+from penstock.pipeline.complete import Doubt, Identity, complete
+
+if TYPE_CHECKING:
+    from penstock.plan import Plan
 
 
 @dataclass
@@ -22,12 +26,19 @@ class Row:
 
 @dataclass
 class Ends:
-    """Both ends as dictionaries."""
+    """Both ends as dictionaries. ``now`` is where the source's WAL ends."""
 
     stored: dict[Identity, Row] = field(default_factory=dict)
     source: dict[Identity, tuple[bytes | None, ...]] = field(default_factory=dict)
     asked: list[Identity] = field(default_factory=list)
     below: int | None = -1
+    now: int = 0
+    copied_until: int = 0
+    kept: list[int] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.doubt = Doubt(0, lambda: self.copied_until, self.kept.append)
 
     def newest(
         self, _plan: Plan, identities: list[Identity], _columns: list[int], below: int | None
@@ -37,9 +48,13 @@ class Ends:
 
     def rows(
         self, _plan: Plan, identities: list[Identity], _columns: list[int], _xids: list[int]
-    ) -> dict[Identity, tuple[bytes | None, ...]]:
+    ) -> tuple[dict[Identity, tuple[bytes | None, ...]], Lsn]:
         self.asked += identities
-        return {each: self.source[each] for each in identities if each in self.source}
+        return {each: self.source[each] for each in identities if each in self.source}, Lsn(self.now)
+
+    def complete(self, batch: Batch) -> Batch:
+        complete(batch, self, self, self.doubt, self.counters)
+        return batch
 
 
 PLAN = plan_of("id int4, body text")
@@ -58,8 +73,16 @@ def batch_of(*holes: Hole, plan: Plan = PLAN) -> Batch:
     return Batch(plan, rows, 0, 0, columns, holes=holes)
 
 
-def hole(row: int, identity: Identity = ONE, old: Identity | None = None, version: int = 100, after: int = -1) -> Hole:
-    return Hole(row, (1,), (row,), identity, old or identity, version, 7, after)
+def at(position: int) -> int:
+    return version_of(0, position, 1)
+
+
+def hole(row: int, identity: Identity = ONE, old: Identity | None = None, position: int = 100, after: int = -1) -> Hole:
+    return Hole(row, (1,), (row,), identity, old or identity, at(position), 7, after)
+
+
+def stored(position: int, body: str, *, deleted: bool = False) -> Row:
+    return Row(at(position) if position else 0, deleted, {1: text(body)})
 
 
 def bodies(batch: Batch) -> list[str | None]:
@@ -75,96 +98,92 @@ def deleted(batch: Batch) -> list[int]:
     return list(batch.columns[3].values)
 
 
-@pytest.mark.parametrize("version", [50, 100, 150], ids=["older", "a replay", "superseded"])
-def test_the_newest_stored_row_knows(version: int) -> None:
-    ends, counters = Ends({ONE: Row(version, deleted=False, values={1: text("kept")})}), Counter[str]()
-    batch = batch_of(hole(0))
-    complete(batch, ends, ends, counters)
+@pytest.mark.parametrize("position", [50, 100, 150], ids=["older", "a replay", "superseded"])
+def test_the_newest_stored_row_knows(position: int) -> None:
+    ends = Ends({ONE: stored(position, "kept")})
+    batch = ends.complete(batch_of(hole(0)))
     assert bodies(batch) == ["kept"]
     assert deleted(batch) == [0]
-    assert counters == {"unchanged values from the destination": 1}
+    assert ends.counters == {"unchanged values from the destination": 1}
     assert ends.below is None
     assert ends.asked == []
 
 
 def test_a_tombstone_knows_nothing_and_the_source_is_asked() -> None:
-    ends = Ends({ONE: Row(50, deleted=True, values={1: text("gone")})}, {ONE: (b"from the source",)})
-    batch = batch_of(hole(0))
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == ["from the source"]
+    ends = Ends({ONE: stored(50, "gone", deleted=True)}, {ONE: (b"from the source",)})
+    assert bodies(ends.complete(batch_of(hole(0)))) == ["from the source"]
+    assert ends.counters["unchanged values from the source"] == 1
 
 
 def test_a_null_of_the_source_is_null() -> None:
-    ends = Ends(source={ONE: (None,)})
-    batch = batch_of(hole(0))
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == [None]
+    assert bodies(Ends(source={ONE: (None,)}).complete(batch_of(hole(0)))) == [None]
 
 
 def test_a_row_that_is_nowhere_becomes_a_tombstone() -> None:
-    ends, counters = Ends(), Counter[str]()
-    batch = batch_of(hole(1))
-    complete(batch, ends, ends, counters)
-    assert deleted(batch) == [0, 1]
-    assert counters == {"rows deleted before they were complete": 1}
+    ends = Ends()
+    assert deleted(ends.complete(batch_of(hole(1)))) == [0, 1]
+    assert ends.counters["rows gone before they were complete"] == 1
 
 
 def test_after_a_key_change_the_old_key_knows_and_not_what_the_batch_removes_from_the_new_one() -> None:
-    ends = Ends(
-        {
-            ONE: Row(50, deleted=False, values={1: text("mine")}),
-            TWO: Row(60, deleted=False, values={1: text("removed")}),
-        }
-    )
-    batch = batch_of(hole(0, TWO, old=ONE))
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == ["mine"]
+    ends = Ends({ONE: stored(50, "mine"), TWO: stored(60, "removed")})
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE)))) == ["mine"]
 
 
 def test_a_replayed_key_change_finds_its_own_row() -> None:
-    ends = Ends(
-        {ONE: Row(100, deleted=True, values={1: text("")}), TWO: Row(100, deleted=False, values={1: text("mine")})}
-    )
-    batch = batch_of(hole(0, TWO, old=ONE))
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == ["mine"]
-    reused = Ends(
-        {
-            ONE: Row(200, deleted=False, values={1: text("another")}),
-            TWO: Row(100, deleted=False, values={1: text("mine")}),
-        }
-    )
-    complete(batch := batch_of(hole(0, TWO, old=ONE)), reused, reused, Counter())
-    assert bodies(batch) == ["mine"]
+    ends = Ends({ONE: stored(100, "", deleted=True), TWO: stored(100, "mine")})
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE)))) == ["mine"]
+    reused = Ends({ONE: stored(200, "another"), TWO: stored(100, "mine")})
+    assert bodies(reused.complete(batch_of(hole(0, TWO, old=ONE)))) == ["mine"]
 
 
 def test_later_rows_of_a_chain_take_what_the_first_one_got() -> None:
-    ends = Ends(
-        {
-            ONE: Row(50, deleted=False, values={1: text("mine")}),
-            TWO: Row(60, deleted=False, values={1: text("removed")}),
-        }
-    )
-    batch = batch_of(hole(0, TWO, old=ONE), hole(1, TWO, version=101, after=0), hole(2, TWO, version=102, after=1))
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == ["mine"] * 3
-    lost = batch_of(hole(0), hole(1, version=101, after=0))
-    complete(lost, Ends(), Ends(), Counter())
-    assert deleted(lost) == [1, 1]
+    ends = Ends({ONE: stored(50, "mine"), TWO: stored(60, "removed")})
+    holes = (hole(0, TWO, old=ONE), hole(1, TWO, position=101, after=0), hole(2, TWO, position=102, after=1))
+    assert bodies(ends.complete(batch_of(*holes))) == ["mine"] * 3
+    assert deleted(Ends().complete(batch_of(hole(0), hole(1, position=101, after=0)))) == [1, 1]
+
+
+def test_rows_of_a_chain_that_the_destination_does_not_know_are_read_each_by_its_own_key() -> None:
+    ends = Ends(source={ONE: (b"a stranger",), TWO: (b"mine",)})
+    batch = ends.complete(batch_of(hole(0), hole(1, TWO, old=ONE, position=101, after=0)))
+    assert bodies(batch) == ["a stranger", "mine"]
+
+
+def test_copied_rows_are_of_the_future_until_the_copy_has_been_passed() -> None:
+    """While the change is completed, another row may stand under its old key already."""
+    ends = Ends({ONE: stored(0, "a stranger")}, {TWO: (b"mine",)}, copied_until=100)
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE)))) == ["mine"]
+    ends = Ends({ONE: stored(0, "mine")}, copied_until=99)
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE)))) == ["mine"]
+
+
+def test_values_that_were_read_again_are_of_the_future_until_that_is_passed() -> None:
+    ends = Ends(source={ONE: (b"a stranger",)}, now=500)
+    ends.complete(batch_of(hole(0, position=100)))
+    assert ends.kept == [500]
+    ends.stored, ends.source = {ONE: stored(100, "a stranger")}, {TWO: (b"mine",)}
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=500)))) == ["mine"]
+    ends.stored, ends.source = {ONE: stored(100, "mine")}, {}
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=501)))) == ["mine"]
+
+
+def test_the_next_process_trusts_nothing_until_what_the_last_one_kept_is_passed() -> None:
+    ends = Ends({ONE: stored(100, "a stranger")}, {ONE: (b"mine",)})
+    ends.doubt = Doubt(500, lambda: 0, ends.kept.append)
+    assert bodies(ends.complete(batch_of(hole(0, position=400)))) == ["mine"]
+    assert bodies(ends.complete(batch_of(hole(0, position=501)))) == ["a stranger"]
 
 
 def test_a_history_asks_for_what_stood_before() -> None:
     plan = plan_of("id int4, body text", options={"shape": "history"})
-    ends = Ends({ONE: Row(50, deleted=False, values={1: text("then")})})
-    batch = batch_of(hole(0, version=100), hole(1, version=101, after=0), plan=plan)
-    complete(batch, ends, ends, Counter())
-    assert ends.below == 100
+    ends = Ends({ONE: stored(50, "then")})
+    batch = ends.complete(batch_of(hole(0), hole(1, position=101, after=0), plan=plan))
+    assert ends.below == at(100)
     assert bodies(batch) == ["then", "then"]
 
 
 def test_what_feeds_views_only_is_read_from_the_source() -> None:
     plan = plan_of("id int4, body text", options={"shape": "null"})
-    ends = Ends({ONE: Row(50, deleted=False, values={1: text("stored")})}, {ONE: (b"read",)})
-    batch = batch_of(hole(0), plan=plan)
-    complete(batch, ends, ends, Counter())
-    assert bodies(batch) == ["read"]
+    ends = Ends({ONE: stored(50, "stored")}, {ONE: (b"read",)})
+    assert bodies(ends.complete(batch_of(hole(0), plan=plan))) == ["read"]

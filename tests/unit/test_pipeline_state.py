@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -73,7 +72,7 @@ def test_the_store_gives_back_what_it_was_given(store: StateStore, tmp_path: Pat
     store.save_pipe(pipe_record((1 << 56) - 1))
     store.save_pipe(pipe_record(1 << 40))
     record = TableRecord(
-        4_000_000_000, 'public."odd.name"', "odd", "f" * 16, State.COPYING, "why", "how", Lsn(5), Lsn(6), 7, 8
+        4_000_000_000, 'public."odd.name"', "odd", "f" * 16, State.COPYING, "why", "how", Lsn(5), Lsn(6), Lsn(7), 8, 9
     )
     store.save_table("shop", record)
     store.save_parts("shop", record.oid, [PartRecord(0, "{}"), PartRecord(1, "{}")])
@@ -134,7 +133,7 @@ def test_a_running_pipe_answers(tmp_path: Path, deep: int) -> None:
     async def talk() -> None:
         assert await asyncio.to_thread(ask, folder, "shop", "select 1", "TSV") is None
         async with answer(folder, "shop", Echo()):
-            assert oct(os.stat(address(folder, "shop")).st_mode)[-3:] == "600"
+            assert oct(address(folder, "shop").stat().st_mode)[-3:] == "600"
             assert (
                 await asyncio.to_thread(ask, folder, "shop", "select 'ü'", "TSV") == "select 'ü'|TSV".encode() * 10_000
             )

@@ -67,6 +67,7 @@ _tables = Table(
     Column("hint", String, nullable=False),
     Column("goal", BigInteger, nullable=False),
     Column("seam", BigInteger, nullable=False),
+    Column("doubt", BigInteger, nullable=False),
     Column("rows_copied", BigInteger, nullable=False),
     Column("bytes_copied", BigInteger, nullable=False),
 )
@@ -191,7 +192,8 @@ def _values(record: PipeRecord | TableRecord | PartRecord) -> dict[str, Any]:
 
 def _table_record(row: dict[str, Any]) -> TableRecord:
     row.pop("pipe")
-    return TableRecord(**{**row, "state": State(row["state"]), "goal": Lsn(row["goal"]), "seam": Lsn(row["seam"])})
+    positions = {name: Lsn(row[name]) for name in ("goal", "seam", "doubt")}
+    return TableRecord(**{**row, **positions, "state": State(row["state"])})
 
 
 def _replace(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:

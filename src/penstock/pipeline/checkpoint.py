@@ -46,6 +46,9 @@ class TableRecord:
     hint: str = ""
     goal: Lsn = field(default_factory=Lsn)  # the position that ends catching_up
     seam: Lsn = field(default_factory=Lsn)  # transactions that end at or before it came with the copy
+    doubt: Lsn = field(
+        default_factory=Lsn
+    )  # until here, values that were read again may be of the future (complete.py)
     rows_copied: int = 0
     bytes_copied: int = 0
 

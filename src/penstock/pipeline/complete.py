@@ -1,26 +1,35 @@
 """Completing unchanged out-of-line values that an UPDATE left out (invariant 5). Never a default in silence.
 
-What earlier rows of the batch know has been folded in by the decoder. For the rest, in this order: the newest stored row of the
-key; where the same UPDATE changed the key, that of the old key; the source itself, by the new key, then the old. A row that
-is nowhere any more has been deleted since: it becomes a tombstone, and the delete follows in the stream.
-All earlier batches of the table are durable by now: a lane writes one at a time.
+What earlier rows of the batch know has been folded in by the decoder. The rest comes from the newest stored row of the key (after a
+key change: of the old key), or is read from the source again. A row that is nowhere any more becomes a tombstone:
+whatever took it away follows in the stream. All earlier batches of the table are durable by now: a lane writes one at a time.
+
+**Values from the future.** A copied row, and a value that was read again, are of a later time R than the change that is being
+completed: by then the row may have moved to another key, and a different row may stand under this one. That heals by
+itself, as the move follows in the stream, if only the move does not take the stored value for its own. So a stored value of
+time R completes only changes that were committed after R: whatever happened to the row until R has then been written,
+completed at a still later time, and the last of these found the row in its place. ``Doubt`` keeps the times.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.batch import LSN_BITS, ORDINAL_BITS, version_of
 from penstock.decode import encode
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from penstock.batch import Batch, Hole, Value
+    from penstock.lsn import Lsn
     from penstock.plan import Plan
 
 Identity = tuple[bytes, ...]
+FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
+MOST_KEYS = 100_000
 
 
 class Stored(Protocol):
@@ -53,82 +62,110 @@ class Reread(Protocol):
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> Mapping[Identity, tuple[bytes | None, ...]]:
-        """The values of ``columns`` as they are now, by key, once the transactions ``xids`` are visible; missing rows are left out."""
+    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+        """The values of ``columns`` by key once the transactions ``xids`` are visible, and a position behind all that was seen.
+
+        Missing rows are left out.
+        """
 
 
-def complete(batch: Batch, lookup: Lookup, reread: Reread, counters: Counter[str]) -> None:
+class Doubt:
+    """Until which position stored values of a table are not to be trusted.
+
+    ``copied_until`` says it of copied rows. Of values that were read again it is kept by key, and, for the next
+    process, as one position: ``keep`` makes that durable before such a value is written.
+    """
+
+    def __init__(self, kept: int, copied_until: Callable[[], int], keep: Callable[[int], None]) -> None:
+        self._before = self._latest = kept
+        self._copied_until = copied_until
+        self._keep = keep
+        self._keys: dict[Identity, int] = {}
+
+    def of(self, identity: Identity, row: Stored) -> int:
+        """A change must have been committed after this position to take its values from ``row``."""
+        if row.version < FIRST_STREAMED:
+            return self._copied_until()
+        return max(self._before, self._keys.get(identity, 0))
+
+    def add(self, identities: Sequence[Identity], until: int, committed: int) -> None:
+        """Values of these keys were read again at ``until``. What ended before ``committed`` is forgotten."""
+        if len(self._keys) > MOST_KEYS:
+            self._keys = {key: position for key, position in self._keys.items() if position >= committed}
+        self._keys.update(dict.fromkeys(identities, until))
+        if until > self._latest:
+            self._latest = until
+            self._keep(until)
+
+
+def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str]) -> None:
     """Fill every hole of ``batch``."""
     plan = batch.plan
     columns = sorted({column for hole in batch.holes for column in hole.columns})
-    identities = _identities(batch.holes)
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
         below = min(hole.version for hole in batch.holes) if plan.shape is Shape.HISTORY else None
-        stored = lookup.newest(plan, identities, columns, below)
+        wanted = dict.fromkeys(each for hole in batch.holes for each in (hole.identity, hole.old_identity))
+        stored = lookup.newest(plan, list(wanted), columns, below)
     fills: dict[tuple[int, int], Value] = {}
     left: list[Hole] = []
-    for hole in _first_of_each_chain(batch.holes):
-        row = _known(hole, stored)
-        if row is None:
+    for hole in batch.holes:
+        values = _from_chain(hole, fills) if hole.after >= 0 else _from_stored(hole, stored, doubt)
+        if values is None:
             left.append(hole)
             continue
         counters["unchanged values from the destination"] += len(hole.columns)
-        fills.update(((hole.row, column), row.values[column]) for column in hole.columns)
+        fills.update(((hole.row, column), values[column]) for column in hole.columns)
     if left:
-        fills.update(_from_source(plan, left, columns, reread, counters))
-    gone = _follow_chains(batch.holes, fills)
-    if gone:
-        counters["rows deleted before they were complete"] += len(gone)
+        read, gone = _from_source(plan, left, columns, reread, doubt)
+        counters["unchanged values from the source"] += len(read)
+        counters["rows gone before they were complete"] += len(gone)
+        fills.update(read)
         batch.mark_deleted(gone)
     batch.complete(fills)
 
 
-def _first_of_each_chain(holes: Sequence[Hole]) -> list[Hole]:
-    return [hole for hole in holes if hole.after < 0]
+def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
+    """What an earlier row of the batch, which held the same values, got from the destination."""
+    if (hole.after, hole.columns[0]) not in fills:
+        return None
+    return {column: fills[hole.after, column] for column in hole.columns}
 
 
-def _follow_chains(holes: Sequence[Hole], fills: dict[tuple[int, int], Value]) -> list[int]:
-    """Hand values on to the later rows of each key, in row order; the rows that stay incomplete are returned."""
-    gone: list[int] = []
-    for hole in holes:
-        for column in hole.columns:
-            if hole.after >= 0 and (hole.after, column) in fills:
-                fills[hole.row, column] = fills[hole.after, column]
-        if any((hole.row, column) not in fills for column in hole.columns):
-            gone.append(hole.row)
-    return gone
+def _from_stored(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) -> Mapping[int, Value] | None:
+    """What the destination knows, if it can be trusted.
 
-
-def _identities(holes: Sequence[Hole]) -> list[Identity]:
-    return list(dict.fromkeys(identity for hole in holes for identity in (hole.identity, hole.old_identity)))
-
-
-def _known(hole: Hole, stored: Mapping[Identity, Stored]) -> Stored | None:
-    """The stored row that knows the values.
-
-    After a key change that is the old key's row: what is stored under the new key may be a row that this very
-    batch deletes. Where it is not older than ours, this is a replay, and our own row, or a newer one, is stored already.
+    After a key change the old key's row knows: what is stored under the new key may be a row that this very batch
+    deletes. A row under the key that is not older than ours says that this is a replay: it is our own, or a newer one.
     """
     row = stored.get(hole.identity)
-    if hole.old_identity == hole.identity:
-        return None if row is None or row.deleted else row
-    old = stored.get(hole.old_identity)
-    if old is not None and not old.deleted and old.version < hole.version:
-        return old
-    return row if row is not None and not row.deleted and row.version >= hole.version else None
+    if row is not None and not row.deleted and row.version >= hole.version:
+        return row.values
+    row = stored.get(hole.old_identity)
+    if row is None or row.deleted or row.version >= hole.version:
+        return None
+    return row.values if _committed(hole) > doubt.of(hole.old_identity, row) else None
+
+
+def _committed(hole: Hole) -> int:
+    """The commit LSN."""
+    return hole.version >> ORDINAL_BITS & (1 << LSN_BITS) - 1
 
 
 def _from_source(
-    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, counters: Counter[str]
-) -> dict[tuple[int, int], Value]:
-    rows = reread.rows(plan, _identities(holes), columns, sorted({hole.xid for hole in holes}))
+    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt
+) -> tuple[dict[tuple[int, int], Value], list[int]]:
+    """Values by row and column, and the rows that are nowhere any more."""
+    identities = list(dict.fromkeys(hole.identity for hole in holes))
+    rows, until = reread.rows(plan, identities, columns, sorted({hole.xid for hole in holes}))
+    doubt.add(identities, until, _committed(holes[0]))
     fills: dict[tuple[int, int], Value] = {}
+    gone: list[int] = []
     for hole in holes:
-        values = rows.get(hole.identity) or rows.get(hole.old_identity)
+        values = rows.get(hole.identity)
         if values is None:
+            gone.append(hole.row)
             continue
-        counters["unchanged values from the source"] += len(hole.columns)
         for column in hole.columns:
             fills[hole.row, column] = encode(plan.columns[column].codec, values[columns.index(column)])
-    return fills
+    return fills, gone

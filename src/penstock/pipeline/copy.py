@@ -20,6 +20,7 @@ from penstock.decode import CopyDecoder
 from penstock.errors import PenstockError, SourceRefusedError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
+from penstock.pipeline.complete import FIRST_STREAMED
 from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 T = TypeVar("T")
 
-FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
 ORDINALS_A_PART = 1 << 32
 
 

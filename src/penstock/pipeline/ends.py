@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from penstock.batch import Batch
     from penstock.clickhouse.client import Client
     from penstock.lsn import Lsn
-    from penstock.pipeline.complete import Identity, Stored
+    from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.plan import Plan
     from penstock.postgres.connection import Connector
 
@@ -69,13 +69,14 @@ class SourceEnd:
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> Mapping[Identity, tuple[bytes | None, ...]]:
-        """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23)."""
+    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+        """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that."""
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
                 while slot.in_progress(connection, xid):
                     time.sleep(VISIBLE_POLL_SECONDS)
-            return copy.read_rows(connection, plan.table, [plan.columns[each].name for each in columns], identities)
+            names = [plan.columns[each].name for each in columns]
+            return copy.read_rows(connection, plan.table, names, identities), slot.insert_lsn(connection)
 
 
 class DestinationEnd:
@@ -91,10 +92,10 @@ class DestinationEnd:
         """Insert a batch without holes; durable when it returns."""
         self._writer.insert(batch)
 
-    def write(self, batch: Batch, counters: Counter[str]) -> None:
+    def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
         if batch.holes:
-            complete(batch, self, self._source, counters)
+            complete(batch, self, self._source, doubt, counters)
         self._writer.insert(batch)
 
     def newest(

@@ -7,31 +7,38 @@ floor forgotten, only when ClickHouse has it. What concerns this table alone set
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from penstock.errors import PenstockError, TableError
+from penstock.lsn import Lsn
 from penstock.observe.status import Rate
 from penstock.pipeline import failpoint, retry
+from penstock.pipeline.complete import Doubt
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from penstock.batch import Batch
-    from penstock.lsn import Lsn
     from penstock.pipeline.checkpoint import Store, TableRecord
     from penstock.plan import Plan
 
+log = structlog.get_logger()
+
+NOWHERE_YET = 1 << 62  # beyond every position
 BURST = 4  # flushes that a table which was quiet may do at once
 
 
 class Destination(Protocol):
     """Where batches go."""
 
-    def write(self, batch: Batch, counters: Counter[str]) -> None:
+    def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns. May be called from any thread."""
 
 
@@ -64,6 +71,8 @@ class Lane:
         self._around = around
         self._waiting: deque[Batch] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._saving = threading.Lock()
+        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt)
         self._allowance = float(BURST)
         self._allowance_at = time.monotonic()
 
@@ -131,7 +140,7 @@ class Lane:
 
     async def _insert(self, batch: Batch) -> None:
         async with self._around.inserting:
-            await asyncio.to_thread(self._around.destination.write, batch, self.counters)
+            await asyncio.to_thread(self._around.destination.write, batch, self._doubt, self.counters)
         failpoint.reached("after insert")
 
     def count(self, batch: Batch) -> None:
@@ -180,7 +189,19 @@ class Lane:
 
     async def save(self) -> None:
         """Save the table's record."""
-        await asyncio.to_thread(self._around.store.save_table, self._around.pipe_name, self.record)
+        await asyncio.to_thread(self._save_now)
+
+    def _save_now(self) -> None:
+        with self._saving:
+            self._around.store.save_table(self._around.pipe_name, self.record)
+
+    def _copied_until(self) -> int:
+        """A position behind all that the copy has seen; while it goes on, behind everything."""
+        return NOWHERE_YET if self.record.state in (State.WAITING, State.COPYING) else self.record.goal
+
+    def _keep_doubt(self, until: int) -> None:
+        self.record.doubt = Lsn(until)
+        self._save_now()
 
     async def fail(self, error: PenstockError) -> None:
         """Set the table aside. Its reason is saved before any position beyond its rows can be."""
@@ -188,6 +209,7 @@ class Lane:
             return
         self.record.reason, self.record.hint = error.message, error.hint
         await self.enter(State.FAILED)
+        log.warning("table set aside", table=self.record.full_name, why=error.message, fix=error.hint)
         self._around.wake.set()
 
     def reached(self, saved: Lsn) -> bool:

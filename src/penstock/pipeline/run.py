@@ -153,6 +153,8 @@ class Run:
             stop=self._stop,
             wake=self._wake,
         )
+        for record in (record for _, record in prepared.tables if record.state is State.FAILED):
+            log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)
         for name, error in prepared.refused:
             log.warning("table refused", table=name, why=error.message, fix=error.hint)
 
