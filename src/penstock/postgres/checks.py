@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PublicationError, SourceError
 from penstock.finding import Finding, Severity
-from penstock.postgres import slot, table_checks
+from penstock.postgres import publication, slot, table_checks
 from penstock.postgres.question import Question, quoted
 
 if TYPE_CHECKING:
@@ -161,12 +161,14 @@ def _publication(asked: Question) -> Iterator[Finding]:
     given = bool(pipe.source.publication)
     if given:
         try:
-            slot.ensure_publication(connection, pipe.publication, asked.tables, owned=False)
+            publication.ensure_publication(connection, pipe.publication, asked.tables, owned=False)
         except PublicationError as error:
             yield Finding(
                 "publication", Severity.BLOCKING, pipe.publication, error.message, error.hint.removeprefix("Run: ")
             )
-    elif not rows or slot.unpublished(asked.tables, slot.published(connection, pipe.publication)):
+    elif not rows or publication.unpublished(
+        asked.tables, publication.published(connection, pipe.publication), roots=_roots(asked)
+    ):
         yield from _may_publish(asked, exists=bool(rows))
     if rows and not rows[0].complete:
         yield Finding(
@@ -184,8 +186,7 @@ def _may_publish(asked: Question, *, exists: bool) -> Iterator[Finding]:
     if not exists and not asked.server.may_create:
         fix = f"GRANT CREATE ON DATABASE {quoted(asked.server.database)} TO {quoted(role)};"
         yield Finding("publication", Severity.BLOCKING, role, "the role may not create a publication", fix)
-    leaves_count = asked.server.version_number < slot.ROOT_PUBLISHING  # a root brings its leaves along
-    members = {oid for table in asked.tables for oid in slot.members(table, roots=not leaves_count)}
+    members = {oid for table in asked.tables for oid in publication.members(table, roots=_roots(asked))}
     for each in asked.relations:
         if each.oid in members and not each.owned:
             yield Finding(
@@ -195,6 +196,10 @@ def _may_publish(asked: Question, *, exists: bool) -> Iterator[Finding]:
                 f"the role {role} does not own it, and only an owner may publish it",
                 f"GRANT {quoted(each.owner)} TO {quoted(role)}; or create the publication as {each.owner} and name it in the pipe",
             )
+
+
+def _roots(asked: Question) -> bool:
+    return bool(asked.server.version_number >= publication.ROOT_PUBLISHING)
 
 
 def _narrowed(asked: Question) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Publication, slot, fence, heartbeat, snapshot: what PostgreSQL keeps for a pipe, and how the copy meets the stream.
+"""Slot, fence, heartbeat, snapshot, and the publication's names: what PostgreSQL keeps for a pipe, and how the copy meets the stream.
 
 The numbers in brackets are the rules of postgres.md.
 """
@@ -14,115 +14,40 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from penstock.errors import NotYetError, PublicationError
+from penstock.errors import NotYetError
 from penstock.lsn import Lsn
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
+from penstock.postgres.publication import drop_publication, ensure_publication, published
 from penstock.postgres.waiting import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from penstock.postgres.connection import Connection, Connector
-    from penstock.table import Table
+
+__all__ = [
+    "SlotState",
+    "SystemIdentity",
+    "create_slot",
+    "drop_publication",
+    "drop_slot",
+    "ensure_publication",
+    "exported_snapshot",
+    "fence",
+    "heartbeat",
+    "in_progress",
+    "insert_lsn",
+    "published",
+    "slot_state",
+    "system",
+]
 
 PLUGIN = "pgoutput"
-ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
 
 
 def _never() -> bool:
     return False
-
-
-# Publication
-
-
-def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
-    """Make the publication, or add the tables it lacks; returns whether anything was changed.
-
-    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
-    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing.
-    """
-    with translated(f'publication "{name}"'):
-        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
-    if not exists and not owned:
-        statement = _create(connection, name, tables).as_string(connection)
-        raise PublicationError(
-            f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
-        )
-    if not exists:
-        with translated(f'creating publication "{name}"'):
-            connection.execute(_create(connection, name, tables))
-        return True
-    missing = unpublished(tables, published(connection, name))
-    if not missing:
-        return False
-    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), _members(connection, missing))
-    if not owned:
-        raise PublicationError(
-            f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
-            hint=f"Run: {add.as_string(connection)};",
-        )
-    with translated(f'adding tables to publication "{name}"'):
-        connection.execute(add)
-    return True
-
-
-def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
-    statement = sql.SQL("create publication {}").format(sql.Identifier(name))
-    if _published_relations(connection, tables):
-        statement += sql.SQL(" for table {}").format(_members(connection, tables))
-    if connection.info.server_version >= ROOT_PUBLISHING:
-        statement += sql.SQL(" with (publish_via_partition_root = true)")
-    return statement
-
-
-def _published_relations(connection: Connection, tables: Iterable[Table]) -> list[tuple[str, str, str]]:
-    """Prefix, schema and name of what stands in a publication: without ONLY a parent would bring its children along."""
-    roots = connection.info.server_version >= ROOT_PUBLISHING
-    relations: list[tuple[str, str, str]] = []
-    for table in tables:
-        if not table.partitioned:
-            relations.append(("only ", table.schema, table.name))
-        elif roots:
-            relations.append(("", table.schema, table.name))
-        else:
-            relations += (("only ", leaf.schema, leaf.name) for leaf in table.leaves)
-    return relations
-
-
-def members(table: Table, *, roots: bool) -> tuple[int, ...]:
-    """Oids of the relations that stand in a publication for the table; ``roots``: partitioned tables can be published."""
-    return (table.oid,) if roots or not table.partitioned else tuple(leaf.oid for leaf in table.leaves)
-
-
-def _members(connection: Connection, tables: Iterable[Table]) -> sql.Composed:
-    members = _published_relations(connection, tables)
-    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(schema, name) for prefix, schema, name in members)
-
-
-def published(connection: Connection, name: str) -> set[int]:
-    """Oids of the relations whose changes the publication sends: roots or leaves, as they arrive. Raises PublicationError."""
-    with translated(f'publication "{name}"'):
-        return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
-
-
-def unpublished(tables: Iterable[Table], oids: set[int]) -> list[Table]:
-    """The tables that are not, or not wholly, among the published relations."""
-    return [
-        table
-        for table in tables
-        if table.oid not in oids and not (table.partitioned and all(leaf.oid in oids for leaf in table.leaves))
-    ]
-
-
-def drop_publication(connection: Connection, name: str) -> None:
-    """Drop it if it exists."""
-    with translated(f'dropping publication "{name}"'):
-        connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
-
-
-# Slot
 
 
 @dataclass(frozen=True, slots=True)

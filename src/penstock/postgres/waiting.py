@@ -11,7 +11,7 @@ from psycopg import pq
 from penstock.errors import SlotError
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import sibling, translated
-from penstock.postgres.wire import answered, result
+from penstock.postgres.wire import answered, finish, result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +52,10 @@ def watched(
             except BaseException:
                 _cancel(pgconn)
                 raise
-            answer = result(pgconn, pq.ExecStatus.TUPLES_OK)
-            while pgconn.get_result() is not None:
-                pass
-        return answer
+            try:
+                return result(pgconn, pq.ExecStatus.TUPLES_OK)
+            finally:
+                finish(pgconn)
 
 
 def _cancel(pgconn: pq.abc.PGconn) -> None:
@@ -64,8 +64,7 @@ def _cancel(pgconn: pq.abc.PGconn) -> None:
         pgconn.get_cancel().cancel()
         while not answered(pgconn, WATCH_SECONDS):
             pass
-        while pgconn.get_result() is not None:
-            pass
+        finish(pgconn)
 
 
 def waits_for(connection: Connection, pid: int) -> list[str]:

@@ -117,3 +117,9 @@ def result(pgconn: pq.abc.PGconn, *expected: pq.ExecStatus) -> pq.abc.PGresult:
     if found is None or found.status not in expected:
         raise failure(pgconn, found)
     return found
+
+
+def finish(pgconn: pq.abc.PGconn) -> None:
+    """Take what is left of a statement's answer, so that the next one can be sent."""
+    while pgconn.get_result() is not None:
+        pass

@@ -1,0 +1,112 @@
+"""The publication: made and extended where it is Penstock's own, compared and never altered where it was given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from penstock.errors import PublicationError
+from penstock.postgres import QUERIES
+from penstock.postgres.connection import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from penstock.postgres.connection import Connection
+    from penstock.table import Table
+
+ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
+
+
+def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
+    """Make the publication, or add the tables it lacks; returns whether anything was changed.
+
+    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
+    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing.
+    """
+    with translated(f'publication "{name}"'):
+        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
+    if not exists and not owned:
+        statement = _create(connection, name, tables).as_string(connection)
+        raise PublicationError(
+            f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
+        )
+    if not exists:
+        with translated(f'creating publication "{name}"'):
+            connection.execute(_create(connection, name, tables))
+        return True
+    roots = owned and connection.info.server_version >= ROOT_PUBLISHING
+    missing = unpublished(tables, published(connection, name), roots=roots)
+    if not missing:
+        return False
+    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), _members(connection, missing))
+    if not owned:
+        raise PublicationError(
+            f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
+            hint=f"Run: {add.as_string(connection)};",
+        )
+    with translated(f'adding tables to publication "{name}"'):
+        connection.execute(add)
+    return True
+
+
+def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
+    statement = sql.SQL("create publication {}").format(sql.Identifier(name))
+    if _published_relations(connection, tables):
+        statement += sql.SQL(" for table {}").format(_members(connection, tables))
+    if connection.info.server_version >= ROOT_PUBLISHING:
+        statement += sql.SQL(" with (publish_via_partition_root = true)")
+    return statement
+
+
+def _published_relations(connection: Connection, tables: Iterable[Table]) -> list[tuple[str, str, str]]:
+    """Prefix, schema and name of what stands in a publication: without ONLY a parent would bring its children along."""
+    roots = connection.info.server_version >= ROOT_PUBLISHING
+    relations: list[tuple[str, str, str]] = []
+    for table in tables:
+        if not table.partitioned:
+            relations.append(("only ", table.schema, table.name))
+        elif roots:
+            relations.append(("", table.schema, table.name))
+        else:
+            relations += (("only ", leaf.schema, leaf.name) for leaf in table.leaves)
+    return relations
+
+
+def members(table: Table, *, roots: bool) -> tuple[int, ...]:
+    """Oids of the relations that stand in a publication for the table; ``roots``: partitioned tables can be published."""
+    return (table.oid,) if roots or not table.partitioned else tuple(leaf.oid for leaf in table.leaves)
+
+
+def _members(connection: Connection, tables: Iterable[Table]) -> sql.Composed:
+    members = _published_relations(connection, tables)
+    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(schema, name) for prefix, schema, name in members)
+
+
+def published(connection: Connection, name: str) -> set[int]:
+    """Oids of the relations whose changes the publication sends: roots or leaves, as they arrive. Raises PublicationError."""
+    with translated(f'publication "{name}"'):
+        return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
+
+
+def unpublished(tables: Iterable[Table], oids: set[int], *, roots: bool) -> list[Table]:
+    """The tables that are not, or not wholly, among the published relations.
+
+    ``roots``: a partitioned table without leaves must be there itself; otherwise there is nothing of it that could be published yet.
+    """
+    return [
+        table
+        for table in tables
+        if table.oid not in oids and not (table.partitioned and _leaves_in(table, oids, roots=roots))
+    ]
+
+
+def _leaves_in(table: Table, oids: set[int], *, roots: bool) -> bool:
+    return bool(table.leaves or not roots) and all(leaf.oid in oids for leaf in table.leaves)
+
+
+def drop_publication(connection: Connection, name: str) -> None:
+    """Drop it if it exists."""
+    with translated(f'dropping publication "{name}"'):
+        connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
