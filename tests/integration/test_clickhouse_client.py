@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.fix_clickhouse import Place
 
-    from penstock.clickhouse.client import Scalar
+    from penstock.clickhouse.connect import Scalar
 
 SETTINGS: dict[str, Scalar] = {"async_insert": 0}
 SECRET = "hunter2-a-value-of-a-row"

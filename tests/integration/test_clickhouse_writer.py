@@ -99,7 +99,12 @@ def test_a_table_that_is_gone(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expression"),
-    [("mv", "toInt32(note)"), ("`my ``view: (x)`", "toInt32(note)"), ("mv", "throwIf(id = 1)"), ("mv", "nullIf(id, 1)")],
+    [
+        ("mv", "toInt32(note)"),
+        ("`my ``view: (x)`", "toInt32(note)"),
+        ("mv", "throwIf(id = 1)"),
+        ("mv", "nullIf(id, 1)"),
+    ],
 )
 def test_a_failing_view_is_named(place: Place, name: str, expression: str) -> None:
     plan = place.table("id int4, note text!")
@@ -170,6 +175,24 @@ def test_a_timed_out_insert_is_killed_before_it_is_reported(tmp_path: Path) -> N
         place.run("drop view {db}.mv sync")
         writer.insert(batch_of(plan, ("1",)))
         assert place.rows("select id from {db}.t final order by id") == [(1,)]
+
+
+def test_kill_ends_an_insert(place: Place) -> None:
+    plan = place.table("id int4")
+    place.run(*SLOW_VIEW)
+    body = list(batch_of(plan, *((str(number),) for number in range(1000))).chunks())
+    slow = {"max_block_size": 1, "function_sleep_max_microseconds_per_block": 0}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            place.client.insert, place.database, "t", plan.column_names, body, settings=slow, query_id="slow-one"
+        )
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while place.rows("select count() from system.processes where query_kind = 'Insert'") == [(0,)]:
+            assert time.monotonic() < deadline, "the insert was never seen"
+        place.client.kill("slow-one")
+        assert place.rows("select count() from system.processes where query_kind = 'Insert'") == [(0,)]
+        with pytest.raises(DestinationUnavailableError, match="was cancelled"):
+            running.result(DEADLINE_SECONDS)
 
 
 def test_a_frozen_server_is_asked_before_the_next_insert(tmp_path: Path) -> None:

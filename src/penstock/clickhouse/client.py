@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-import clickhouse_connect
 import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
-import urllib3
 import urllib3.exceptions
 from clickhouse_connect.driver.binding import escape_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import address, failures
-from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError, PenstockError
+from penstock.clickhouse.connect import Scalar, connect, folder_errors
+from penstock.errors import DestinationUnavailableError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver import Client as Driver
 
     from penstock.config import Destination
-
-Scalar = str | int | float | bool
 
 PIECE_BYTES = 1 << 20
 KILL_SECONDS = 60.0
@@ -73,7 +69,7 @@ class Client:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         client = cls(address.read(destination), scratch)
         if client.embedded:
-            with _folder_errors(scratch):
+            with folder_errors(scratch):
                 scratch.mkdir(parents=True, exist_ok=True)
                 for left_over in scratch.glob(f"*{_BODY_SUFFIX}"):
                     left_over.unlink()
@@ -184,7 +180,7 @@ class Client:
         """ChDB reads a body from a file. The driver's own way writes it to the system's temporary folder."""
         path = self._scratch / f"{query_id}{_BODY_SUFFIX}"
         try:
-            with _folder_errors(self._scratch), path.open("wb") as file:
+            with folder_errors(self._scratch), path.open("wb") as file:
                 file.writelines(chunks)
             clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
             driver.command(
@@ -237,9 +233,8 @@ class Client:
 
     def _connect(self, *, reading: bool) -> Driver:
         settings: dict[str, Scalar] = {"readonly": 2} if reading else {}
-        make = _embedded if self._where.path else _over_http
         try:
-            driver = make(self._where, settings)
+            driver = connect(self._where, settings)
         except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
             raise translated(error, self.name, failures.of_statement) from None
         self._known = driver.server_settings
@@ -252,81 +247,6 @@ def translated(error: BaseException, subject: str, meaning: failures.Reading) ->
     if isinstance(error, ClickHouseError) and (code := failures.code_of(error, text)):
         return meaning(subject, code, text)
     return failures.of_transport(subject, error, text)
-
-
-def _over_http(where: address.Address, settings: dict[str, Scalar]) -> Driver:
-    options: dict[str, Any] = {**where.timeouts, **where.tls}
-    if not where.verify:  # asked for: a warning a statement helps nobody
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return clickhouse_connect.get_client(
-        host=where.host,
-        port=where.port,
-        username=where.user,
-        password=where.password,
-        interface="https" if where.secure else "http",
-        verify=where.verify,
-        compress=False if where.on_loopback else "lz4",
-        client_name="penstock",
-        query_retries=0,
-        autogenerate_session_id=False,
-        dedicated_pool=True,
-        settings=settings,
-        **options,
-    )
-
-
-def _embedded(where: address.Address, settings: dict[str, Scalar]) -> Driver:
-    assert where.path is not None  # noqa: S101 -- the caller looked
-    with _folder_errors(where.path):
-        where.path.mkdir(parents=True, exist_ok=True)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return clickhouse_connect.get_client(
-            interface="chdb", path=str(where.path), settings={"max_memory_usage": memory // 2, **settings}
-        )
-    except ImportError:
-        raise ConfigError(
-            "destination.dsn asks for chDB, which is not installed", hint="Run: pip install 'penstock[embedded]'"
-        ) from None
-    except ClickHouseError as error:
-        if failures.code_of(error, str(error)) != failures.BAD_ARGUMENTS:
-            raise
-        raise _not_opened(where.path, str(error)) from None
-
-
-def _not_opened(path: Path, text: str) -> DestinationRefusedError:
-    if "different path" in text:
-        return DestinationRefusedError(
-            f"chDB at {path} cannot be opened: this process has another chDB folder open",
-            hint="One process can use one folder; run the other pipe in a process of its own.",
-        )
-    holder = _holder(path)
-    return DestinationRefusedError(
-        f"chDB at {path} cannot be opened: " + (f"process {holder} uses it" if holder else "its files cannot be used"),
-        hint="Stop the other process, or ask the running pipe with `penstock query`."
-        if holder
-        else "Look at the folder's owner and permissions.",
-    )
-
-
-def _holder(path: Path) -> int:
-    """The living process that has written its id into the folder, 0 for none."""
-    try:
-        holder = int((path / "status").read_text().partition("\n")[0].removeprefix("PID: "))
-        os.kill(holder, 0)
-    except PermissionError:
-        return holder
-    except (OSError, ValueError):
-        return 0
-    return holder
-
-
-@contextlib.contextmanager
-def _folder_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise failures.of_folder(folder, error) from None
 
 
 def _mark(query_id: str) -> str:

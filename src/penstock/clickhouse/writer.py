@@ -15,7 +15,8 @@ from penstock.errors import DestinationUnavailableError
 
 if TYPE_CHECKING:
     from penstock.batch import Batch
-    from penstock.clickhouse.client import Client, Scalar
+    from penstock.clickhouse.client import Client
+    from penstock.clickhouse.connect import Scalar
     from penstock.plan import Plan
 
 _SETTINGS: dict[str, Scalar] = {
