@@ -39,9 +39,9 @@ def main() -> int:
             GROUPS[name].measure(stage)
         samples, about = stage.samples, _about(stage, began)
     targets = [target for name in options.only for target in GROUPS[name].targets(samples)]
-    _print(options.only, samples, targets, about)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report.as_json(samples, targets, about), indent=1, ensure_ascii=False) + "\n")
+    _print(options.only, samples, targets, about)
     return 1 if any(sample.error for sample in samples) else 0
 
 
@@ -90,6 +90,8 @@ def _print(names: Sequence[str], samples: Sequence[Sample], targets: Sequence[Ta
     )
     for name in names:
         print(f"\n## {name}\n\n{GROUPS[name].report(samples)}")
+    if about["scale"] == QUICK.name:
+        print("\nThese sizes only show that everything works: the figures, and what they miss, mean nothing.")
     print(f"\n## targets\n\n{report.targets_table(targets)}")
     if failed := report.failures(samples):
         print("\n## could not be measured\n", *failed, sep="\n")

@@ -70,6 +70,7 @@ def _penstock(made: Pipe, name: str, run: int, *, where: str, expected: str) -> 
     more = {
         "process_seconds": round(outcome.process_seconds, 3),
         "process_cpu": round(outcome.process_cpu, 2),
+        "copy_cpu": round(outcome.cpu_at["table copied"] - outcome.cpu_at["stream open"], 2),
         "most_memory_mb": round(max((size for _, size in outcome.memory), default=0) / 1e6),
         **outcome.ends.as_dict(),
     }
@@ -166,6 +167,7 @@ HEADS = (
     "× drained COPY",
     "× peer",
     "× Native",
+    "our CPU s",
     "PG CPU s",
     "CH CPU s",
 )
@@ -185,6 +187,7 @@ def report(samples: Iterable[Sample]) -> str:
             times(figures.ratio(case, contender, DRAINED_COPY)),
             times(figures.ratio(case, contender, PEER)),
             times(figures.ratio(case, contender, NATIVE)),
+            number(figures.more(case, contender, "copy_cpu") if contender == SERVER else None, 1),
             number(figures.more(case, contender, "postgres_cpu"), 1),
             number(figures.more(case, contender, "clickhouse_cpu"), 1),
         )

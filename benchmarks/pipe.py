@@ -41,6 +41,7 @@ DATABASE = "bench"
 class Outcome:
     """What was seen of one process. Seconds count from its start; events are (second, line of the log)."""
 
+    opened: Callable[[int], None] | None = None
     process_seconds: float = 0.0
     process_cpu: float = 0.0
     events: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
@@ -84,12 +85,14 @@ class Pipe:
         """Penstock's command line."""
         return [*program, "--log-format", "json", *words]
 
-    def run_once(self, until: str = "", program: Sequence[str] = PENSTOCK) -> Outcome:
+    def run_once(
+        self, until: str = "", program: Sequence[str] = PENSTOCK, opened: Callable[[int], None] | None = None
+    ) -> Outcome:
         """``penstock run --once``, to its end. ``until``: the position whose confirmation ends the stream. Raises RuntimeError.
 
-        ``program`` is Penstock, or a profiler that runs it.
+        ``program`` is Penstock, or a profiler that runs it; ``opened`` hears of the process id when the stream opens.
         """
-        outcome = Outcome()
+        outcome = Outcome(opened=opened)
         with self._started(self.command("run", str(self.file), "--once", program=program), outcome) as process:
             confirmed = (lambda: self.stage.confirmed(self.slot, until)) if until else (lambda: False)
             process.watch(confirmed)
@@ -190,6 +193,8 @@ class Process:
                 self.outcome.events.append((second, line))
                 if event == "stream open" and self._opened is None:
                     self._opened = Stopwatch(self._stage, self._server)
+                    if self.outcome.opened:
+                        self.outcome.opened(self.pid)
                 self._news.notify_all()
 
     def wait_event(self, event: str) -> None:

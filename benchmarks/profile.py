@@ -1,8 +1,9 @@
 # noqa: A005  (run as python -m benchmarks.profile, never imported by its bare name)
-"""``python -m benchmarks.profile``: where Penstock's time goes while it drains a stream into a ClickHouse server.
+"""``python -m benchmarks.profile``: where Penstock's time goes while it drains a stream, or copies a table, into a server.
 
 Says how much CPU each process and each of our threads took, which tells the bottleneck; then, with every public tool that is
-there, which code took it: perf (compiled code and the kernel), py-spy (all Python threads), and cProfile (the main thread).
+there, which code took it: perf (compiled code and the kernel) and py-spy (all Python threads) from the stream's opening on,
+cProfile (the main thread) from the start.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks import cpu
-from benchmarks.pipe import PENSTOCK, Outcome, Pipe, pipe
+from benchmarks.pipe import Outcome, Pipe, pipe
 from benchmarks.report import table
 from benchmarks.scale import QUICK
 from benchmarks.stage import Stage, say
-from benchmarks.workload import CHANGED, Stream, empty_changed, streams
+from benchmarks.workload import CHANGED, Stream, empty_changed, one_transaction, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SAMPLES_PER_SECOND = 499
 SAMPLE_SECONDS = 0.2
+COPY = "copy"
 
 
 def main() -> int:
@@ -38,17 +40,19 @@ def main() -> int:
     options = _options()
     scale = replace(QUICK, name="profile", changes=options.changes)
     with Stage(scale, runs=1) as stage:
-        stream = next(each for each in streams(scale) if each.name == options.stream)
-        for name in options.tool:
-            print(f"\n# {name}: {stream.title}, {stream.changes:,} changes\n")
-            _profile(stage, stream, name, options.top)
+        for tool in options.tool:
+            if options.stream == COPY:
+                _profile_copy(stage, one_transaction(options.changes), tool, options.top)
+            else:
+                stream = next(each for each in streams(scale) if each.name == options.stream)
+                _profile_stream(stage, stream, tool, options.top)
     return 0
 
 
 def _options() -> argparse.Namespace:
     there = [name for name, is_there in _THERE.items() if is_there()]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description="Where the time goes.")
-    parser.add_argument("--stream", choices=("inserts", "one", "mix"), default="inserts")
+    parser.add_argument("--stream", choices=("inserts", "one", "mix", COPY), default="inserts")
     parser.add_argument("--changes", type=int, default=300_000)
     parser.add_argument("--tool", action="append", choices=list(_TOOLS), help=f"all that are there: {', '.join(there)}")
     parser.add_argument("--top", type=int, default=25, help="lines to show")
@@ -57,14 +61,26 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _profile(stage: Stage, stream: Stream, tool: str, top: int) -> None:
+def _profile_stream(stage: Stage, stream: Stream, tool: str, top: int) -> None:
+    print(f"\n# {tool}: {stream.title}, {stream.changes:,} changes\n")
     empty_changed(stage.connection)
     with pipe(stage, f"profile_{tool.replace('-', '_').lower()}", CHANGED, stage.destination) as made:
         made.run_once()
         say("making the changes")
         stream.make(stage.connection)
         outcome = Threads(made).watch(lambda: _TOOLS[tool](made, stage.wal_end(), top))
-        print(f"\n{stream.changes / outcome.stream_seconds:,.0f} changes/s while being profiled")
+    print(f"\n{stream.changes / outcome.stream_seconds:,.0f} changes/s while being profiled")
+
+
+def _profile_copy(stage: Stage, rows: Stream, tool: str, top: int) -> None:
+    print(f"\n# {tool}: copy of {rows.changes:,} rows\n")
+    empty_changed(stage.connection)
+    rows.make(stage.connection)
+    stage.connection.execute(f"vacuum (freeze, analyze) {CHANGED}")
+    with pipe(stage, f"profile_{tool.replace('-', '_').lower()}", CHANGED, stage.destination) as made:
+        outcome = Threads(made).watch(lambda: _TOOLS[tool](made, "", top))
+    seconds = outcome.at("table copied") - outcome.at("stream open")
+    print(f"\n{rows.changes / seconds:,.0f} rows/s while being profiled")
 
 
 class Threads:
@@ -109,9 +125,25 @@ class Threads:
                 self._found |= found
 
 
+def _attached(made: Pipe, end: str, command: Sequence[str]) -> Outcome:
+    """Run the pipe; a profiler looks at it from the stream's opening to the end."""
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        return made.run_once(
+            end, opened=lambda pid: started.append(subprocess.Popen([*command, str(pid)], stdout=subprocess.DEVNULL))
+        )
+    finally:
+        for each in started:
+            try:
+                each.wait(30)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+
+
 def _perf(made: Pipe, end: str, top: int) -> Outcome:
     data = str(made.home / "perf.data")
-    outcome = made.run_once(end, ["perf", "record", "-q", "-F", str(SAMPLES_PER_SECOND), "-o", data, "--", *PENSTOCK])
+    outcome = _attached(made, end, ["perf", "record", "-q", "-F", str(SAMPLES_PER_SECOND), "-o", data, "-p"])
     for keys in ("dso", "symbol,dso"):
         done = subprocess.run(
             ["perf", "report", "-i", data, "--stdio", "-q", "--sort", keys, "--percent-limit", "0.5"],
@@ -119,14 +151,15 @@ def _perf(made: Pipe, end: str, top: int) -> Outcome:
             capture_output=True,
             text=True,
         )
-        print("\n".join(done.stdout.strip().splitlines()[:top]), "\n")
+        print("\n".join(line.rstrip(" -") for line in done.stdout.strip().splitlines()[:top]), "\n")
     return outcome
 
 
 def _py_spy(made: Pipe, end: str, top: int) -> Outcome:
     stacks = made.home / "stacks"
-    command = ["py-spy", "record", "--rate", "200", "--format", "raw", "--output", str(stacks), "--"]
-    outcome = made.run_once(end, [*command, *PENSTOCK])
+    outcome = _attached(
+        made, end, ["py-spy", "record", "--rate", "200", "--format", "raw", "--output", str(stacks), "--pid"]
+    )
     leaves: Counter[str] = Counter()
     for line in stacks.read_text().splitlines():
         stack, _, count = line.rpartition(" ")

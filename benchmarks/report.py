@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import tomllib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,20 +121,21 @@ def at_most(name: str, wanted: float, value: float | None, unit: str) -> Target:
 
 
 def note(name: str) -> str:
-    """What notes.toml says of a target: why it is missed, and what the bottleneck is."""
+    """What notes.toml says of a target: why it is missed, and what the bottleneck is. The first pattern that fits."""
     with NOTES.open("rb") as file:
-        return str(tomllib.load(file)["missed"].get(name, ""))
+        notes: dict[str, str] = tomllib.load(file)["missed"]
+    return next((text for pattern, text in notes.items() if fnmatchcase(name, pattern)), "")
 
 
 def targets_table(targets: Sequence[Target]) -> str:
     """Every target, and a sentence for each that is missed."""
     rows = [(each.name, each.wanted, each.measured, "reached" if each.reached else "MISSED") for each in targets]
-    missed = [
-        f"* {each.name}: {each.note or 'no note yet: add one to benchmarks/notes.toml'}"
-        for each in targets
-        if not each.reached
-    ]
-    return "\n".join([table(("target", "wanted", "measured", ""), rows), *(["", *missed] if missed else [])])
+    missed: dict[str, list[str]] = {}
+    for each in targets:
+        if not each.reached:
+            missed.setdefault(each.note or "no sentence yet: add one to benchmarks/notes.toml", []).append(each.name)
+    lines = [f"* {'; '.join(names)}\n  → {text}" for text, names in missed.items()]
+    return "\n".join([table(("target", "wanted", "measured", ""), rows), *(["", *lines] if lines else [])])
 
 
 def failures(samples: Iterable[Sample]) -> list[str]:

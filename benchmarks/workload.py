@@ -67,7 +67,7 @@ def create_tables(connection: psycopg.Connection, scale: Scale) -> None:
             connection.execute(_BODIES if join else "select 1")
             connection.execute(f"create table {name} ({_definition(columns)})")
             connection.execute(
-                f"insert into {name} select {_values(columns)} from generate_series(1, {rows}) i{join} order by i"
+                f"insert into {name} select {_values(columns)} from generate_series(1::bigint, {rows}) i{join} order by i"
             )
         connection.execute(f"vacuum (freeze, analyze) {name}")
     connection.execute(f"create table {CHANGED} ({_definition(NARROW)})")
