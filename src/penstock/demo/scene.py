@@ -109,4 +109,5 @@ def _line(moment: Moment) -> str:
     ]
     if len(moment.seen):
         parts.append(f"found after {milliseconds(moment.seen.p50)} (p99 {milliseconds(moment.seen.p99)})")
-    return "  ".join(parts)
+    trouble = status.last_error or next((table.last_error for table in status.tables if table.last_error), "")
+    return "  ".join([*parts, *([trouble] if trouble else [])])

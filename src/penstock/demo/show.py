@@ -55,24 +55,24 @@ class Show:
     async def play(self, seconds: float, folder: Path) -> Summary:
         """Watch for ``seconds`` (0: until a signal), drain, compare, stop the pipe. Raises PenstockError when the pipe ends early."""
         self._listen()
-        pipe = asyncio.create_task(self._run.run(), name="pipe")
-        try:
-            async with answer(folder, NAME, self._run):
+        async with answer(folder, NAME, self._run):
+            pipe = asyncio.create_task(self._run.run(), name="pipe")
+            try:
                 with self._scene:
                     await self._watch(pipe, seconds)
                     counts = await asyncio.to_thread(self._workload.stop)
                     status = await self._drained(pipe)
-                seconds = time.monotonic() - self._began
+                lasted = time.monotonic() - self._began
                 self._scene.console.print("The workload has ended; every row of both sides is compared.")
                 comparisons = await asyncio.to_thread(
                     compare, self._connection, self._rows, tables=shop.TABLES, view=lambda name: f"{name}_current"
                 )
-        finally:
-            self._closing.set()
-            self._run.stop()
-            await asyncio.gather(pipe, return_exceptions=True)
+            finally:
+                self._closing.set()
+                self._run.stop()
+                await asyncio.gather(pipe, return_exceptions=True)
         pipe.result()
-        return Summary(tuple(comparisons), counts, status, self._probe.latencies, seconds)
+        return Summary(tuple(comparisons), counts, status, self._probe.latencies, lasted)
 
     def _listen(self) -> None:
         """The first signal ends the show in order; the second one unwinds at once."""
