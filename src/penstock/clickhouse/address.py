@@ -17,8 +17,8 @@ EXAMPLE = 'Write dsn = "chdb:///path/of/a/folder" or "clickhouse://user@host:844
 _SECURE = {"clickhouse": False, "http": False, "clickhouses": True, "https": True}
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _TEXTS = ("ca_cert", "client_cert", "client_cert_key", "server_host_name")
-_NUMBERS = {"connect_timeout": 10, "send_receive_timeout": 120}
-"""Seconds. The server sends progress while it works, so that the second one passes only when it is silent."""
+_NUMBERS = {"connect_timeout": 10, "send_receive_timeout": 300}
+"""Seconds. The second one is how long a statement may show no progress, and one insert shows none until it is done."""
 
 
 @dataclass(frozen=True, slots=True)
