@@ -167,8 +167,10 @@ def pass_on(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    source.close()
-    target.close()
+    for each in (source, target):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
+        each.close()
 
 
 def serve_tls(listening: socket.socket, context: ssl.SSLContext, port: int, threads: list[threading.Thread]) -> None:

@@ -125,7 +125,7 @@ MEANINGS: dict[int, Meaning] = {
     ),
     # the table is not what was planned
     **_all(SchemaConflictError, "a column is missing", _SHAPE, (8, 10, 16, 47, 352)),
-    **_all(SchemaConflictError, "the columns do not match", _SHAPE, (20, 44, 53, 122, 171)),
+    **_all(SchemaConflictError, "the columns do not match", _SHAPE, (20, 44, 53, 122)),
     **_all(SchemaConflictError, "a type is not known there", _SHAPE, (50,)),
     **_all(SchemaConflictError, "a table of that name exists already", _SHAPE, (57,)),
     **_all(SchemaConflictError, "the table is gone", "Resync the table, which makes it anew.", (60, 218)),

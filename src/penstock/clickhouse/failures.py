@@ -167,5 +167,5 @@ def _code(code: int, text: str) -> str:
 
 def _sentence(text: str) -> str:
     found = _SENTENCE.search(text)
-    sentence = " ".join((found[1] if found else text).split()).rstrip(".: ")
+    sentence = " ".join((found[1] if found else text).split()).partition(" Expected one of:")[0].rstrip(".: ")
     return sentence if len(sentence) <= _QUOTE_CHARACTERS else sentence[:_QUOTE_CHARACTERS] + "…"
