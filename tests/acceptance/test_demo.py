@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,6 +45,17 @@ def left_behind(scratch: Path) -> list[str]:
     return [*processes, *(path.name for path in scratch.iterdir())]
 
 
+def asked(seen: str) -> str:
+    """The answer to the question that the demo proposes."""
+    (proposed,) = re.findall(r"PENSTOCK_HOME=(\S+) penstock (query .*)", seen)
+    done = subprocess.run(
+        [*PENSTOCK, *shlex.split(proposed[1]), "--format", "TabSeparated"],
+        env={**os.environ, "PENSTOCK_HOME": proposed[0]}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_both_sides_are_equal_after_a_live_workload(scratch: Path) -> None:
     done = subprocess.run(
         [*PENSTOCK, "demo", "--seconds", "8", "--json"],
@@ -69,12 +82,13 @@ def test_a_signal_ends_it_in_order(scratch: Path, number: signal.Signals) -> Non
         command, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout
-        seen, told = "", False
+        seen = counted = ""
         for line in process.stdout:
             seen += line
-            if "4 streaming" in line and not told:
+            if "4 streaming" in line and not counted:
+                counted = asked(seen)
                 process.send_signal(number)
-                told = True
     assert process.returncode == 0, seen
     assert "Both sides are equal." in seen
+    assert int(counted) >= 100_000
     assert left_behind(scratch) == []

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from penstock.config import Pipe
     from penstock.demo.source import Source
 
+EXAMPLE = "select count() from orders_current"
+
 
 def demo(seconds: float, *, as_json: bool = False, scene: Scene | None = None) -> int:
     """Run the demo for ``seconds`` (0: until Ctrl-C), and return 0 when both sides are equal, else 1.
@@ -49,17 +51,15 @@ def demo(seconds: float, *, as_json: bool = False, scene: Scene | None = None) -
     _require_packages()
     _quiet()
     scene = scene or Scene(Console(stderr=as_json))
-    console = scene.console
     with _told_to_stop(), source() as postgres, _folder() as folder:
         with postgres.connect() as connection:
-            console.print(
-                f"PostgreSQL {connection.info.server_version // 10000} runs on {postgres.dsn}", highlight=False
-            )
-            _fill(connection, shop.Extent(), console)
+            scene.say(f"PostgreSQL {connection.info.server_version // 10000} runs on {postgres.dsn}")
+            _fill(connection, shop.Extent(), scene)
+            scene.say(f"Ask it yourself: PENSTOCK_HOME={folder} penstock query {NAME} '{EXAMPLE}'")
             with Workload(postgres) as workload, contextlib.closing(StateStore(folder)) as store:
                 run = Run(definition(postgres, folder), store, folder / "scratch")
                 summary = asyncio.run(Show(run, workload, connection, scene).play(seconds, folder))
-        summary.show(console)
+        summary.show(scene.console)
         if as_json:
             sys.stdout.write(summary.to_json() + "\n")
         return 0 if summary.equal else 1
@@ -114,12 +114,11 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fill(connection: Connection, extent: shop.Extent, console: Console) -> None:
+def _fill(connection: Connection, extent: shop.Extent, scene: Scene) -> None:
     began = time.monotonic()
     shop.create(connection)
     shop.seed(connection, extent)
-    console.print(
+    scene.say(
         f"A shop of {extent.customers:,} customers, {extent.products:,} products and {extent.orders:,} orders was made"
-        f" in {time.monotonic() - began:.1f} s; people go on shopping in it.",
-        highlight=False,
+        f" in {time.monotonic() - began:.1f} s; people go on shopping in it."
     )

@@ -57,7 +57,11 @@ class Scene:
             self._live.update(self.render(moment), refresh=True)
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(_line(moment), soft_wrap=True, highlight=False)
+            self.say(_line(moment))
+
+    def say(self, line: str) -> None:
+        """Print a line as it is."""
+        self._console.print(line, soft_wrap=True, highlight=False)
 
     def render(self, moment: Moment) -> RenderableType:
         """The live view, the answers to the shop's questions, and what the probe sees."""

@@ -63,7 +63,7 @@ class Show:
                     counts = await asyncio.to_thread(self._workload.stop)
                     status = await self._drained(pipe)
                 lasted = time.monotonic() - self._began
-                self._scene.console.print("The workload has ended; every row of both sides is compared.")
+                self._scene.say("The workload has ended; every row of both sides is compared.")
                 comparisons = await asyncio.to_thread(
                     compare, self._connection, self._rows, tables=shop.TABLES, view=lambda name: f"{name}_current"
                 )
