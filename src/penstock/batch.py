@@ -104,7 +104,10 @@ class Batch:
         return sum(len(column.values) + len(column.nulls or b"") for column in self.columns)
 
     def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
-        """Put values into holes, by (row, column). Holes left over stay the type's zero: their rows must be marked deleted."""
+        """Put values into holes, by (row, column). Holes left over stay the type's zero: their rows must be marked deleted.
+
+        There are no holes afterwards: a batch that is sent again must not be filled again.
+        """
         for index, column in enumerate(self.columns[: len(self.plan.columns)]):
             places = sorted(
                 (hole.offsets[hole.columns.index(index)], hole.row)
@@ -118,6 +121,7 @@ class Batch:
                     self.plan.columns[index].codec.width or 1,
                     {row: fills[row, index] for _, row in places},
                 )
+        self.holes = ()
 
     def mark_deleted(self, rows: list[int]) -> None:
         """Turn rows into tombstones: what they were about is gone from the source, and a delete follows in the stream."""

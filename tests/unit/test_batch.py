@@ -73,6 +73,15 @@ def test_complete_leaves_other_holes_as_they_are() -> None:
     assert [(column.nulls, column.values) for column in batch.columns] == before
 
 
+def test_a_completed_batch_has_no_holes_to_be_filled_again() -> None:
+    batch = a_batch()
+    fills = {(1, 1): Value(null=False, data=text(b"once")), (1, 2): Value(null=False, data=b"\x63\0\0\0")}
+    batch.complete(fills)
+    assert batch.holes == ()
+    batch.complete(fills)
+    assert [row["note"] for row in rows_of(batch)] == [b"first", b"once", b"", None]
+
+
 def test_mark_deleted() -> None:
     batch = a_batch()
     batch.mark_deleted([1, 3])
