@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 WORK_MEM_SINCE = 13_00_00  # naming logical_decoding_work_mem to a 12 refuses the connection (postgres.md 8)
 SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives come (postgres.md 7)
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
-PAUSE_SECONDS = 0.001
+PAUSE_SECONDS = 0.0001
 ANSWER_SECONDS = 60.0
+RECEIVE_BYTES = 8 << 20  # asked of the kernel, which grants what it may (net.core.rmem_max)
 CLOSE_SECONDS = 1.0
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH_2000 = 946_684_800
@@ -51,6 +54,7 @@ class Stream:
         self._thread = ThreadPoolExecutor(1, "stream")
         self._draining: asyncio.Future[bytes] | None = None
         self._ended = False
+        self._closed = False
         self._unpublished: PublicationError | None = None
         connection.add_notice_handler(self._noticed)
         self._more = True  # the last drain stopped at its limit, not because nothing was left
@@ -66,11 +70,11 @@ class Stream:
 
         Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
         """
-        opening = asyncio.ensure_future(asyncio.to_thread(_start, connector, slot, publication, work_mem))
+        opening = _Opening(connector, slot, publication, work_mem)
         try:
-            connection = await asyncio.shield(opening)
+            connection = await asyncio.to_thread(opening.run)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
+            opening.abandon()
             raise
         return cls(connection, slot, status_seconds)
 
@@ -187,6 +191,9 @@ class Stream:
 
     async def close(self) -> None:
         """Tell the last confirmed position, end the copy, and disconnect; takes a second at most, and raises nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._feedback.cancel()
         await asyncio.wait({self._feedback})
         with contextlib.suppress(PenstockError):
@@ -209,6 +216,27 @@ class Stream:
                 pass
 
 
+class _Opening:
+    """A connection that is being made in a thread, for somebody who may have stopped waiting when it is there."""
+
+    def __init__(self, connector: Connector, slot: str, publication: str, work_mem: str) -> None:
+        self._arguments = (connector, slot, publication, work_mem)
+        self._made: list[Connection] = []
+        self._abandoned = False
+
+    def run(self) -> Connection:
+        self._made.append(_start(*self._arguments))
+        if self._abandoned:
+            self._made[0].close()
+        return self._made[0]
+
+    def abandon(self) -> None:
+        """Close the connection, be it there already or not yet: one of the two sides sees what the other did first."""
+        self._abandoned = True
+        for connection in self._made:
+            connection.close()
+
+
 def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> Connection:
     connection = connector.replication({"wal_sender_timeout": SENDER_TIMEOUT})
     try:
@@ -222,10 +250,17 @@ def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> 
                 raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s")
             wire.result(pgconn, pq.ExecStatus.COPY_BOTH)
             pgconn.nonblocking = 1
+            _widen(pgconn.socket)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _widen(descriptor: int) -> None:
+    """Each message is a packet, and takes a kilobyte of the kernel's buffer: the usual one is full after a hundred of them."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
 
 def _require_publication(connection: Connection, publication: str) -> None:
@@ -235,12 +270,6 @@ def _require_publication(connection: Connection, publication: str) -> None:
         raise PublicationError(
             f'the publication "{publication}" does not exist', hint="Create it, or leave source.publication empty."
         )
-
-
-def _close_late(opening: asyncio.Future[Connection]) -> None:
-    """Nobody waits any more for the connection that was being made."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
 
 
 def _start_command(slot: str, publication: str) -> str:
