@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 GROUPS = {"copy": copying, "stream": streaming, "latency": latency, "memory": memory, "decode": decoding}
 
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
 
 def main() -> int:
     """Run what was asked for."""
@@ -41,7 +43,10 @@ def main() -> int:
     targets = [target for name in options.only for target in GROUPS[name].targets(samples)]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report.as_json(samples, targets, about), indent=1, ensure_ascii=False) + "\n")
-    _print(options.only, samples, targets, about)
+    text = _as_text(options.only, samples, targets, about)
+    print(text)
+    if options.into:
+        _put_into(options.into, text)
     return 1 if any(sample.error for sample in samples) else 0
 
 
@@ -54,6 +59,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=0, help="how often to measure each (3, or 1 with --quick)")
     parser.add_argument(
         "--json", type=Path, default=Path("results/bench.json"), metavar="FILE", help="where to write the figures"
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help=f"put the tables between the lines {BEGIN} and {END} of a page"
     )
     return parser.parse_args()
 
@@ -83,18 +91,29 @@ def _about(stage: Stage, began: float) -> dict[str, Any]:
     }
 
 
-def _print(names: Sequence[str], samples: Sequence[Sample], targets: Sequence[Target], about: dict[str, Any]) -> None:
+def _as_text(names: Sequence[str], samples: Sequence[Sample], targets: Sequence[Target], about: dict[str, Any]) -> str:
+    """The report, which is Markdown too."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    print(
-        f"{about['when']}: {about['machine']}; {versions}; scale {about['scale']}, {about['runs']} runs, {about['minutes']} minutes"
-    )
-    for name in names:
-        print(f"\n## {name}\n\n{GROUPS[name].report(samples)}")
+    runs = f"{about['runs']} run{'s' if about['runs'] != 1 else ''}"
+    pieces = [
+        f"{about['when']}: {about['machine']}; {versions}; scale {about['scale']}, {runs}, {about['minutes']} minutes."
+    ]
+    pieces += [f"### {name.capitalize()}\n\n{GROUPS[name].report(samples)}" for name in names]
     if about["scale"] == QUICK.name:
-        print("\nThese sizes only show that everything works: the figures, and what they miss, mean nothing.")
-    print(f"\n## targets\n\n{report.targets_table(targets)}")
+        pieces.append("These sizes only show that everything works: the figures, and what they miss, mean nothing.")
+    pieces.append(f"### Targets\n\n{report.targets_table(targets)}")
     if failed := report.failures(samples):
-        print("\n## could not be measured\n", *failed, sep="\n")
+        pieces.append("\n".join(["### Could not be measured\n", *failed]))
+    return "\n\n".join(pieces)
+
+
+def _put_into(page: Path, text: str) -> None:
+    """Replace what stands between the two marks. Raises ValueError when they are not there."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ the very blocks that Penstock's decoder makes, over as many connections.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +22,7 @@ from benchmarks.peer import CONTENDER as PEER
 from benchmarks.peer import Peer
 from benchmarks.pipe import DATABASE, EMBEDDED, SERVER, Pipe, pipe
 from benchmarks.report import Figures, Target, at_least, number, table, times
-from benchmarks.stage import Sample
+from benchmarks.stage import SETTING_UP, Sample
 from benchmarks.workload import sums, table_names
 from penstock.clickhouse import capabilities
 from penstock.clickhouse.client import Client
@@ -43,7 +45,8 @@ def measure(stage: Stage) -> None:
     """Every table, as often as there are runs."""
     for name in table_names():
         for run in range(1, stage.runs + 1):
-            _measure(stage, name, run)
+            with stage.noted(GROUP, name, SETTING_UP, run):
+                _measure(stage, name, run)
 
 
 def _measure(stage: Stage, name: str, run: int) -> None:
@@ -125,7 +128,15 @@ class Ends:
         self.parts = self._source.plan_parts(self.plan, self.settings.copy_part_rows)
 
     def drain(self) -> None:
-        """Read every part over as many connections as Penstock uses, in its own compiled code, and throw the text away."""
+        """Read every part over as many connections as Penstock uses, and throw the text away.
+
+        In Penstock's own compiled code; by psql where that is not there, for a loop in Python would be no limit.
+        """
+        if importlib.util.find_spec("penstock.postgres._drain") is None:
+            limits.drain_copies(
+                self.made.stage.source.dsn(), map(self._statement, self.parts), self.settings.copy_workers
+            )
+            return
         waiting = iter(self.parts)
 
         def work(_: int) -> None:
@@ -134,6 +145,14 @@ class Ends:
 
         with ThreadPoolExecutor(self.settings.copy_workers) as threads:
             list(threads.map(work, range(self.settings.copy_workers)))
+
+    def _statement(self, part: str) -> str:
+        """The part's COPY; on PostgreSQL 18 a part is a range of blocks, or the whole table."""
+        known = json.loads(part)
+        bounds = ((">=", known["low"]), ("<", known["high"]))
+        where = [f"ctid {operator} '({block},0)'::tid" for operator, block in bounds if block is not None]
+        columns = ", ".join(column.name for column in self.plan.columns)
+        return f"copy (select {columns} from only {self.made.table}{' where ' if where else ''}{' and '.join(where)}) to stdout"
 
     def chunks(self, part: str) -> Iterator[bytes]:
         """COPY's text."""

@@ -19,7 +19,7 @@ from benchmarks.peer import CONTENDER as PEER
 from benchmarks.peer import followed
 from benchmarks.pipe import DATABASE, EMBEDDED, SERVER, Pipe, pipe
 from benchmarks.report import Figures, Target, at_most, number, table
-from benchmarks.stage import Sample, wait_until
+from benchmarks.stage import SETTING_UP, Sample, wait_until
 from benchmarks.workload import CHANGED, empty_changed, insert_rows
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ def measure(stage: Stage) -> None:
     """Lone rows, then rows under load, for Penstock; lone rows for the peer."""
     for run in range(1, stage.runs + 1):
         for where in (EMBEDDED, SERVER):
-            _penstock(stage, run, where)
-        _peer(stage, run)
+            with stage.noted(GROUP, where, SETTING_UP, run):
+                _penstock(stage, run, where)
+        with stage.noted(GROUP, PEER, SETTING_UP, run):
+            _peer(stage, run)
 
 
 def _penstock(stage: Stage, run: int, where: str) -> None:

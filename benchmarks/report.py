@@ -40,11 +40,11 @@ class Figures:
     @property
     def cases(self) -> list[str]:
         """In the order in which they were measured."""
-        return list(dict.fromkeys(sample.case for sample in self.samples))
+        return list(dict.fromkeys(sample.case for sample in self.samples if not sample.error))
 
     def contenders(self, case: str) -> list[str]:
         """Likewise."""
-        return list(dict.fromkeys(sample.contender for sample in self.samples if sample.case == case))
+        return list(dict.fromkeys(each.contender for each in self.samples if each.case == case and not each.error))
 
     def of(self, case: str, contender: str) -> list[Sample]:
         """The samples that have a figure."""

@@ -37,6 +37,7 @@ SOURCE_SETTINGS = {
     "logical_decoding_work_mem": "256MB",  # what Penstock sets for its own session, for everybody
     "jit": "off",
 }
+SETTING_UP = "setting up"  # the contender of a sample that says why there are no others
 PEER_PROFILE = {"allow_experimental_database_materialized_postgresql": "1"}
 PASSWORD_VARIABLE = "PENSTOCK_BENCHMARK_PASSWORD"
 
@@ -103,15 +104,21 @@ class Stage:
 
     # Measuring
 
-    def measure(self, group: str, case: str, contender: str, run: int, work: Callable[[], Sample]) -> Sample:
+    def measure(self, group: str, case: str, contender: str, run: int, work: Callable[[], Sample]) -> None:
         """Run ``work`` and keep its sample; a contender that fails is noted, and the others go on."""
-        try:
-            sample = work()
-        except Exception as error:  # the report says which one failed and why
-            sample = Sample(group, case, contender, run, error=f"{type(error).__name__}: {error}"[:500])
-        return self.keep(sample)
+        with self.noted(group, case, contender, run):
+            self.keep(work())
 
-    def keep(self, sample: Sample) -> Sample:
+    @contextlib.contextmanager
+    def noted(self, group: str, case: str, contender: str, run: int) -> Iterator[None]:
+        """Turn what is raised in the context into a sample that says so: the report shows it, and the others go on."""
+        try:
+            yield
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.keep(Sample(group, case, contender, run, error=text[:500]))
+
+    def keep(self, sample: Sample) -> None:
         """Add a sample to those that the report is made of, and say so."""
         rate = (
             f"{sample.seconds:.2f} s, {sample.amount / sample.seconds:,.0f}/s"
@@ -120,7 +127,6 @@ class Stage:
         )
         say(f"{sample.group} {sample.case}, run {sample.run} of {self.runs}: {sample.contender}: {rate}")
         self.samples.append(sample)
-        return sample
 
     @contextlib.contextmanager
     def awake(self, server: ClickHouseServer) -> Iterator[ClickHouseServer]:

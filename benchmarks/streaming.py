@@ -16,7 +16,7 @@ from benchmarks.peer import CONTENDER as PEER
 from benchmarks.peer import Peer, followed
 from benchmarks.pipe import EMBEDDED, SERVER, Pipe, pipe
 from benchmarks.report import Figures, Target, at_least, at_most, number, table, times
-from benchmarks.stage import Sample, say
+from benchmarks.stage import SETTING_UP, Sample, say
 from benchmarks.workload import CHANGED, Stream, empty_changed, streams, sums
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def measure(stage: Stage) -> None:
     """Every stream, as often as there are runs."""
     for stream in streams(stage.scale):
         for run in range(1, stage.runs + 1):
-            _measure(stage, stream, run)
+            with stage.noted(GROUP, stream.name, SETTING_UP, run):
+                _measure(stage, stream, run)
 
 
 def _measure(stage: Stage, stream: Stream, run: int) -> None:
