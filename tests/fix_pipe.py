@@ -40,6 +40,7 @@ class Case:
     server: ClickHouseServer | None = None
     source_dsn: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: list[str] = field(default_factory=list)  # what stands before the command of a running pipe
 
     @property
     def home(self) -> Path:
@@ -92,7 +93,11 @@ class Case:
         with log.open("a") as out:
             before = out.tell()
             process = subprocess.Popen(
-                self.command("run", str(self.file)), env=self._environment(failpoint), stdout=out, stderr=out, text=True
+                [*self.prefix, *self.command("run", str(self.file))],
+                env=self._environment(failpoint),
+                stdout=out,
+                stderr=out,
+                text=True,
             )
         try:
             self.wait_until(
