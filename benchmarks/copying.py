@@ -218,7 +218,7 @@ def targets(samples: Iterable[Sample]) -> list[Target]:
     """The project's targets for the copy."""
     figures = Figures(samples, GROUP)
     found = []
-    for case in figures.cases:
+    for case in figures.tried:
         for where in (EMBEDDED, SERVER):
             found += [
                 at_least(f"copy {case}, {where}: × drained COPY", 0.7, figures.ratio(case, where, DRAINED_COPY)),

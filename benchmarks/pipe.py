@@ -176,8 +176,9 @@ class Process:
 
     @property
     def last_lines(self) -> str:
-        """The end of its log."""
-        return " | ".join(str(line.get("event")) + str(line.get("error", "")) for _, line in self.outcome.events[-5:])
+        """The end of its log, without the arrows of a traceback."""
+        said = [f"{line.get('event')} {line.get('error', '')}".strip() for _, line in self.outcome.events]
+        return " | ".join([each for each in said if each.strip("^~ ")][-4:])
 
     def _read(self) -> None:
         for text in self._process.stderr or ():

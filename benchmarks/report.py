@@ -38,8 +38,13 @@ class Figures:
         self.samples = [sample for sample in samples if sample.group == group]
 
     @property
+    def tried(self) -> list[str]:
+        """Every case, also those without any figure."""
+        return list(dict.fromkeys(sample.case for sample in self.samples))
+
+    @property
     def cases(self) -> list[str]:
-        """In the order in which they were measured."""
+        """Those with a figure, in the order in which they were measured."""
         return list(dict.fromkeys(sample.case for sample in self.samples if not sample.error))
 
     def contenders(self, case: str) -> list[str]:

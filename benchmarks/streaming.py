@@ -132,7 +132,7 @@ def targets(samples: Iterable[Sample]) -> list[Target]:
     """The project's targets for streams."""
     figures = Figures(samples, GROUP)
     found = []
-    for case in figures.cases:
+    for case in figures.tried:
         for where in (EMBEDDED, SERVER):
             found += [
                 at_least(
