@@ -116,6 +116,15 @@ class Connector:
             raise translate(error, f"connecting to {self.where}", secret=secret) from None
 
 
+def keep_bytes(connection: Connection) -> None:
+    """From here on texts of a SQL_ASCII database come byte by byte: there one that is not UTF-8 would be an error (types.md).
+
+    For connections that carry rows only: psycopg returns every text as bytes then.
+    """
+    if connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII":
+        connection.execute("set client_encoding = 'SQL_ASCII'")
+
+
 def _escaped(value: str) -> str:
     """A value in libpq's ``options``: spaces and backslashes are escaped (PostgreSQL manual, 34.1.2)."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")

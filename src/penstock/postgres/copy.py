@@ -11,7 +11,7 @@ from psycopg.adapt import Dumper
 
 from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
-from penstock.postgres.connection import translated
+from penstock.postgres.connection import keep_bytes, translated
 from penstock.postgres.parts import Part, plan_parts
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def read_part(
         query = sql.SQL("copy (select {} from only {}{}) to stdout").format(
             _listed(columns), relation, _condition(connection, part, table)
         )
+        keep_bytes(connection)
         pgconn = connection.pgconn
         pgconn.send_query(query.as_bytes(connection))
         while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
@@ -134,8 +135,8 @@ def _type(table: Table, column: str) -> sql.SQL:
     return sql.SQL(table.column(column).type.base.sql)  # as format_type wrote it
 
 
-def _listed(columns: Sequence[str]) -> sql.Composable:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
+def _listed(columns: Sequence[str], *, of: str = "") -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(*([of] if of else []), name) for name in columns)
 
 
 # Single rows
@@ -167,9 +168,11 @@ def read_rows(
     found: dict[tuple[bytes, ...], tuple[bytes | None, ...]] = {}
     with translated(f"reading rows of {table.full_name} again"):
         operators = _operators(connection, table)
+        keep_bytes(connection)
         for start in range(0, len(identities), ROWS_A_QUERY):
             some = identities[start : start + ROWS_A_QUERY]
             found |= _rows(connection, table, columns, some, operators)
+        connection.execute("set client_encoding = 'UTF8'")
     return found
 
 
@@ -182,16 +185,20 @@ def _rows(
 ) -> dict[tuple[bytes, ...], tuple[bytes | None, ...]]:
     wanted = [sql.Identifier(f"k{place}") for place in range(len(table.key))]
     one = sql.SQL("({})").format(sql.SQL(", ").join([sql.SQL("%s::int"), *(sql.SQL("%s::text") for _ in table.key)]))
-    query = sql.SQL("select w.place, {} from (values {}) w (place, {}) join {} t on {}").format(
-        sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
-        sql.SQL(", ").join([one] * len(identities)),
-        sql.SQL(", ").join(wanted),
-        sql.SQL("{}" if table.partitioned else "only {}").format(sql.Identifier(table.schema, table.name)),
-        sql.SQL(" and ").join(
+    parts = {
+        "columns": _listed(columns, of="t"),
+        "keys": sql.SQL(", ").join(wanted),
+        "relation": sql.SQL("{}" if table.partitioned else "only {}").format(sql.Identifier(table.schema, table.name)),
+        "equal": sql.SQL(" and ").join(
             sql.SQL("t.{} {} w.{}::{}").format(sql.Identifier(name), operators[name, 3], column, _type(table, name))
             for name, column in zip(table.key, wanted, strict=True)
         ),
-    )
+    }
+    # A percent sign in a name stands for itself only where there are no placeholders: double it.
+    spelled = {name: sql.SQL(part.as_string(connection).replace("%", "%%")) for name, part in parts.items()}
+    query = sql.SQL(
+        "select w.place, {columns} from (values {values}) w (place, {keys}) join {relation} t on {equal}"
+    ).format(values=sql.SQL(", ").join([one] * len(identities)), **spelled)
     values: list[Any] = []
     for place, identity in enumerate(identities):
         values += (place, *map(_Text, identity))

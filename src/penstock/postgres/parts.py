@@ -89,12 +89,13 @@ def _parts_of(connection: Connection, table: Table, holder: Any, *, part_rows: i
         return _ranges(whole, "ctid", [str(holder.pages * each // count) for each in range(1, count)])
     if not table.key:
         return [whole]
-    bounds = _key_bounds(connection, table, holder, count)
-    return [replace(part, column=table.key[0]) for part in _ranges(whole, "key", bounds)] if bounds else [whole]
+    return _ranges(replace(whole, column=table.key[0]), "key", _key_bounds(connection, table, holder, count))
 
 
 def _ranges(whole: Part, kind: Literal["ctid", "key"], bounds: Sequence[str]) -> list[Part]:
     """The last range is open-ended: rows may have been added since."""
+    if not bounds:
+        return [whole]
     lows, highs = [None, *bounds], [*bounds, None]
     rows = whole.estimated_rows // len(lows)
     return [

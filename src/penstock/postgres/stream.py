@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ from psycopg import pq, sql
 from penstock.errors import PenstockError, PublicationError
 from penstock.lsn import Lsn
 from penstock.postgres import wire
-from penstock.postgres.connection import failure, translated
+from penstock.postgres.connection import failure, keep_bytes, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +35,6 @@ SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives com
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
 PAUSE_SECONDS = 0.0001
 ANSWER_SECONDS = 60.0
-RECEIVE_BYTES = 8 << 20  # asked of the kernel, which grants what it may (net.core.rmem_max)
 CLOSE_SECONDS = 1.0
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH_2000 = 946_684_800
@@ -212,8 +209,9 @@ class Stream:
             while not self._ended and (left := deadline - time.monotonic()) > 0:
                 _, self._ended = wire.drain(self._pgconn, max_bytes=1 << 20, framed=False, wait_seconds=left)
             # The server lets go of the slot before it completes the command: whoever opens next finds it free.
-            while wire.answered(self._pgconn, deadline - time.monotonic()) and self._pgconn.get_result() is not None:
-                pass
+            while self._ended and wire.answered(self._pgconn, deadline - time.monotonic()):
+                if self._pgconn.get_result() is None:
+                    return
 
 
 class _Opening:
@@ -244,23 +242,17 @@ def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> 
             if work_mem and connection.info.server_version >= WORK_MEM_SINCE:
                 connection.execute(sql.SQL("set logical_decoding_work_mem = {}").format(work_mem))
             _require_publication(connection, publication)
+            keep_bytes(connection)
             pgconn = connection.pgconn
             pgconn.send_query(_start_command(slot, publication).encode())
             if not wire.answered(pgconn, ANSWER_SECONDS):
                 raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s")
             wire.result(pgconn, pq.ExecStatus.COPY_BOTH)
             pgconn.nonblocking = 1
-            _widen(pgconn.socket)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _widen(descriptor: int) -> None:
-    """Each message is a packet, and takes a kilobyte of the kernel's buffer: the usual one is full after a hundred of them."""
-    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
 
 def _require_publication(connection: Connection, publication: str) -> None:

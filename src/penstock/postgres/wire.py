@@ -33,8 +33,8 @@ def drain(
 ) -> tuple[bytes, bool]:
     """What came, and whether the copy has ended; blocks for about ``wait_seconds`` at most.
 
-    Returns as soon as ``max_bytes`` are reached. With a pause, also when a pause brings nothing more to what is there already:
-    the walsender sends each message by itself, and waiting a little saves most system calls. ``framed`` puts a 4-byte
+    Returns as soon as ``max_bytes`` are reached. With a pause, also when some of them bring nothing more to what is there already:
+    the walsender sends each message by itself, and looking again after a pause saves most system calls. ``framed`` puts a 4-byte
     big-endian length before each payload. After the end, ``result`` says how it went. Raises psycopg.Error when the connection is cut.
     """
     if _compiled is None:
