@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import penstock
-from penstock.cli.output import BLOCKED, errors_told
+from penstock.cli.output import BLOCKED, errors_told, say
 from penstock.config import load
 from penstock.errors import ConfigError, NotYetError
 from penstock.observe import log
@@ -111,6 +111,42 @@ def query(
 
 
 @app.command()
+def resync(
+    file: PipeFile,
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="schema.table, one or more.")],
+    json_wanted: AsJson = False,
+) -> None:
+    """Have tables copied again by the next run. The pipe must not run; until they are copied, readers find them missing.
+
+    Example: penstock resync shop.toml public.orders
+    """
+    from penstock.control import pipes
+    from penstock.control.store import home
+
+    with errors_told(as_json=json_wanted):
+        names = pipes.resync(load(file), home(), tables)
+        say({"resync": names}, f"The next run copies {', '.join(names)} again.", as_json=json_wanted)
+
+
+@app.command()
+def drop(
+    file: PipeFile,
+    tables: Annotated[bool, typer.Option("--tables", help="Drop the tables in the destination too.")] = False,
+    json_wanted: AsJson = False,
+) -> None:
+    """Remove a pipe: the slot and the publication that Penstock made, and its state. The pipe must not run.
+
+    Example: penstock drop shop.toml --tables
+    """
+    from penstock.control import pipes
+    from penstock.control.store import home
+
+    with errors_told(as_json=json_wanted):
+        removed = pipes.drop(load(file), home(), tables=tables)
+        say({"dropped": removed}, f"Removed {', '.join(removed)}.", as_json=json_wanted)
+
+
+@app.command()
 def demo(
     seconds: Annotated[float, typer.Option("--seconds", help="How long; 0: until Ctrl-C.", min=0)] = 60,
     json_wanted: AsJson = False,
@@ -133,11 +169,9 @@ LATER = {
     "status": "shows a pipe's state",
     "pause": "pauses a pipe",
     "resume": "resumes a pipe",
-    "resync": "copies a table again, beside the old one",
     "add": "adds tables to a pipe",
     "remove": "removes tables from a pipe",
     "edit": "changes a pipe's settings",
-    "drop": "removes a pipe, its slot and its publication",
     "logs": "shows a pipe's log",
     "verify": "compares both ends",
 }

@@ -43,3 +43,11 @@ def print_json(value: object) -> None:
     """One line of JSON on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
+
+
+def say(value: object, sentence: str, *, as_json: bool) -> None:
+    """What was done: JSON, or a sentence."""
+    if as_json:
+        print_json(value)
+    else:
+        typer.echo(sentence)

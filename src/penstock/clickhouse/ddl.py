@@ -104,6 +104,18 @@ def _row_hash(plan: Plan) -> str:
     return f"reinterpretAsUInt128(sipHash128(tuple({columns})))"
 
 
+def ensure_empty(client: Client, database: str, plan: Plan) -> None:
+    """A first copy goes into an empty table: rows from elsewhere would win over it, or never leave. Raises SchemaConflictError."""
+    if plan.shape is Shape.NULL:
+        return
+    subject = f"{database}.{plan.target}"
+    if client.rows(f"select 1 from {_name(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
+        raise SchemaConflictError(
+            f"{subject} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
+            hint="Drop or truncate that table, or give this one another name: target in [tables.options]. Then: penstock resync.",
+        )
+
+
 def view_name(plan: Plan) -> str:
     """The name of the view that shows the rows as they are now."""
     return f"{plan.target}_current"

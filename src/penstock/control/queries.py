@@ -56,11 +56,10 @@ async def answer(folder: Path, pipe_name: str, pipe: Answering) -> AsyncIterator
             await writer.drain()
         writer.close()
 
-    old = os.umask(0o177)
-    try:
-        server = await asyncio.start_unix_server(serve, path, limit=LONGEST_REQUEST)
-    finally:
-        os.umask(old)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    path.chmod(0o600)  # before it listens: nobody else gets in
+    server = await asyncio.start_unix_server(serve, sock=listening, limit=LONGEST_REQUEST)
     try:
         yield
     finally:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on its way
 WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
+SHORTEST_GAP_SECONDS = 0.1  # between two inserts of a table that do not wait for the flush interval
 IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20
@@ -143,7 +144,6 @@ class Cdc:
         lane = self._lanes[batch.plan.table.oid]
         if lane.record.state is not State.FAILED:
             lane.submit(batch)
-            lane.flushed()
 
     async def _bind(self, relation: Relation) -> None:
         lane = self._by_relation.get(relation.oid)
@@ -188,20 +188,19 @@ class Cdc:
     def _flush(self, *, quiet: bool) -> None:
         """Hand over what is due: at once when the table was quiet, else by age; never while its last insert is in flight."""
         now = time.monotonic()
-        interval = self._interval()
-        for oid in list(self._decoder.pending):
+        pending = self._decoder.pending
+        active = len(pending) + sum(lane.busy for lane in self._lanes.values())
+        gap = max(SHORTEST_GAP_SECONDS, active / self._insert_cap)
+        interval = max(self._settings.flush_interval, gap)
+        for oid, (rows, _bytes, _floor) in pending.items():
             lane = self._lanes[oid]
             if lane.busy:
                 continue
             due = now - self._first_seen.setdefault(oid, now) >= interval
-            if due or (quiet and lane.may_flush(interval)):
+            if due or (quiet and lane.may_flush(rows, interval=interval, gap=gap)):
                 self._first_seen.pop(oid, None)
                 self._take(lane)
         self._looked_around = quiet
-
-    def _interval(self) -> float:
-        active = sum(1 for lane in self._lanes.values() if lane.busy) + len(self._decoder.pending)
-        return max(self._settings.flush_interval, active / self._insert_cap)
 
     def _patience(self) -> float:
         if not self._decoder.pending:
@@ -262,7 +261,7 @@ def _relations(lane: Lane) -> tuple[int, ...]:
 def _leaf_truncated(lane: Lane) -> TableError:
     return SchemaConflictError(
         f"a partition of {lane.plan.table.full_name} was truncated, and PostgreSQL 12 does not say which rows that removed",
-        hint="Run: penstock resync, which copies the table again.",
+        hint=f"Copy it again: penstock resync PIPE.toml {lane.plan.table.full_name}",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -58,8 +57,7 @@ class SourceEnd:
             self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
         )
         try:
-            with contextlib.closing(chunks):
-                yield from chunks
+            yield from chunks
         except copy.FilenodeChangedError as error:
             raise TableRewrittenError(error.message, hint=error.hint) from None
 

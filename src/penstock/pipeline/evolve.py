@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from penstock.plan import Plan
     from penstock.table import Table
 
-_RECOPY = "Run: penstock resync, which copies the table again."
-
 
 def fingerprint(plan: Plan) -> str:
     """A short text that changes when a table's columns, types, key or plan change."""
@@ -66,4 +64,7 @@ def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
 
 
 def _changed(table: Table, what: str) -> SchemaConflictError:
-    return SchemaConflictError(f"{table.full_name} has changed in the source since it was copied: {what}", hint=_RECOPY)
+    return SchemaConflictError(
+        f"{table.full_name} has changed in the source since it was copied: {what}",
+        hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}",
+    )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 NOWHERE_YET = 1 << 62  # beyond every position
-BURST = 4  # flushes that a table which was quiet may do at once
+FEW_ROWS = 50  # so few rows need not wait for more
 
 
 class Destination(Protocol):
@@ -73,8 +73,7 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
         self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt)
-        self._allowance = float(BURST)
-        self._allowance_at = time.monotonic()
+        self._flushed_at = 0.0
 
     # Batches
 
@@ -100,6 +99,7 @@ class Lane:
     def submit(self, batch: Batch) -> None:
         """Queue a batch behind those that wait."""
         self._waiting.append(batch)
+        self._flushed_at = time.monotonic()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name=f"lane {self.plan.target}")
 
@@ -164,21 +164,17 @@ class Lane:
         self.record.bytes_copied -= size
 
     def report(self, error: PenstockError) -> None:
-        """Remember what is being tried again."""
+        """Remember what is being tried again, and say it once."""
+        if error.message != self.trouble:
+            log.warning("trying again", table=self.record.full_name, why=error.message, fix=error.hint)
         self.trouble = error.message
 
-    # Flushing: at once when the table was quiet, at most once an interval under load
+    # Flushing
 
-    def may_flush(self, interval: float) -> bool:
-        """Whether a table that was quiet may flush at once: a bucket that fills by one an interval."""
-        now = time.monotonic()
-        self._allowance = min(BURST, self._allowance + (now - self._allowance_at) / interval)
-        self._allowance_at = now
-        return self._allowance >= 1
-
-    def flushed(self) -> None:
-        """A flush is used up."""
-        self._allowance -= 1
+    def may_flush(self, rows: int, *, interval: float, gap: float) -> bool:
+        """Whether pending rows may go before they are due: the table was quiet, or they are few and the last ones long gone."""
+        since = time.monotonic() - self._flushed_at
+        return since >= interval or (rows <= FEW_ROWS and since >= gap)
 
     # State
 

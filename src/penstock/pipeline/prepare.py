@@ -137,10 +137,12 @@ def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: T
         if record.fingerprint != mark and record.state is not State.WAITING:
             raise TableError(
                 f"the columns, the key or the options of {plan.table.full_name} have changed since it was copied",
-                hint="Run: penstock resync, which copies the table again.",
+                hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}",
             )
         record.fingerprint, record.target = mark, plan.target
         ddl.ensure_table(client, pipe.database, plan)
+        if known is None:
+            ddl.ensure_empty(client, pipe.database, plan)
         if pipe.destination.views and plan.shape is Shape.CURRENT:
             ddl.ensure_view(client, pipe.database, plan)
     except TableError as error:
@@ -183,12 +185,12 @@ def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Wait
 
 def verify(record: PipeRecord, connection: Connection) -> None:
     """Make sure that the slot goes on where this pipe stopped (postgres.md 4 and 5). Raises SlotError."""
-    start_again = "The missing changes cannot be had any more: drop the pipe's state and slot, and copy again."
+    start_again = "The missing changes cannot be had any more. Copy again: penstock drop --tables, then penstock run."
     system = slot.system(connection)
     if system.system_identifier != record.system_identifier:
         raise SlotError(
             f"the source is another database system now (system identifier {system.system_identifier}, was {record.system_identifier})",
-            hint="Point the DSN to the old system; or drop the pipe's state and slot, and copy again.",
+            hint=f"Point the DSN to the old system. {start_again}",
         )
     if system.timeline != record.timeline:
         raise SlotError(

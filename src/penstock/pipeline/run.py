@@ -72,6 +72,7 @@ class Run:
         self._copies: Copies
         self._finish: Lsn | None = None  # of ``once``
         self._began = time.monotonic()
+        self._is_open = False
         self._has_streamed = False
         self._unreadable = 0
         self._unreadable_at = Lsn(0)
@@ -153,6 +154,7 @@ class Run:
             stop=self._stop,
             wake=self._wake,
         )
+        self._is_open = True
         for record in (record for _, record in prepared.tables if record.state is State.FAILED):
             log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)
         for name, error in prepared.refused:
@@ -321,7 +323,7 @@ class Run:
 
     def status(self) -> PipeStatus:
         """The pipe as it is at the moment."""
-        if not self._lanes and self._state == "starting":
+        if not self._is_open:
             return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
         written = self._cdc.written or self._checkpoint.saved
         end = max(self._source_end, self._cdc.received)

@@ -80,6 +80,12 @@ cdef int _bind() except -1:
 _bind()
 
 
+# A pause must be short: the kernel takes a hundred small messages, and then the walsender waits. One that
+# brought nothing may only mean that the walsender had no processor.
+cdef enum:
+    QUIET_LOOKS = 8
+
+
 cdef struct buffer:
     uint8_t *data
     size_t len
@@ -143,13 +149,14 @@ cdef int _drain(void *conn, buffer *to, size_t max_bytes, bint framed, double wa
     cdef size_t before = 0
     cdef double deadline = _now() + wait, left
     cdef bint looked = False
-    cdef int state
+    cdef int state, idle = 0
     while True:
         state = _take(conn, to, max_bytes, framed)
         if state != EMPTY:
             return state
         left = deadline - _now()
-        if looked and (left <= 0 or (pause > 0 and to.len and to.len == before)):
+        idle = idle + 1 if to.len == before else 0
+        if looked and (left <= 0 or (pause > 0 and to.len and idle >= QUIET_LOOKS)):
             return EMPTY
         # The first look is at what is there already: TLS may hold bytes that the socket does not show.
         if looked and to.len and pause > 0:
