@@ -106,7 +106,7 @@ def _load(stage: Stage, done: threading.Event, rows: list[float]) -> None:
     with stage.source.connect() as connection:
         number_ = 0
         while not done.wait(max(0.0, began + number_ / LOAD_TRANSACTIONS_PER_SECOND - time.monotonic())):
-            connection.execute(insert_rows(str(number_ * each + 1), str((number_ + 1) * each)).encode())
+            connection.execute(insert_rows(number_ * each + 1, (number_ + 1) * each).encode())
             number_ += 1
             rows[0] += each
 
@@ -135,7 +135,7 @@ def _probe(stage: Stage, first: int, count: int, pause: float, *, relation: str,
     try:
         with stage.source.connect() as connection:
             for id_ in range(first + 1, first + count + 1):
-                connection.execute(insert_rows(str(id_), str(id_)).encode())
+                connection.execute(insert_rows(id_, id_).encode())
                 probes.committed[id_] = time.monotonic()
                 time.sleep(pause * chance.uniform(0.7, 1.3))
         wait_until(

@@ -38,7 +38,15 @@ def client_programs() -> Path:
 
 def drain_slot(stage: Stage, slot: str, end: str) -> None:
     """Read a slot to ``end`` with pg_recvlogical and throw everything away; the publication is the slot's namesake."""
-    command = [client_programs() / "pg_recvlogical", "-d", stage.source.dsn(), "--slot", slot, "--start", "--no-loop"]
+    command = [
+        str(client_programs() / "pg_recvlogical"),
+        "-d",
+        stage.source.dsn(),
+        "--slot",
+        slot,
+        "--start",
+        "--no-loop",
+    ]
     options = ["-o", "proto_version=1", "-o", f"publication_names={slot}", "--endpos", end, "-f", "/dev/null"]
     done = subprocess.run([*command, *options], check=False, capture_output=True, text=True, timeout=SECONDS)
     if done.returncode:
@@ -56,7 +64,7 @@ def drain_copies(dsn: str, statements: Iterable[str], connections: int) -> None:
 def _psql(dsn: str, statements: Sequence[str]) -> None:
     commands = [word for statement in statements for word in ("-c", statement)]
     environment = os.environ | {"PGOPTIONS": "-c extra_float_digits=3 -c TimeZone=UTC -c DateStyle=ISO"}
-    program = [client_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-o", "/dev/null"]
+    program = [str(client_programs() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-o", "/dev/null"]
     done = subprocess.run(
         [*program, *commands], check=False, capture_output=True, text=True, timeout=SECONDS, env=environment
     )

@@ -81,7 +81,7 @@ def empty_changed(connection: psycopg.Connection) -> None:
     connection.execute("checkpoint")
 
 
-def insert_rows(first: int, last: int) -> str:
+def insert_rows(first: int | str, last: int | str) -> str:
     """The statement that inserts rows ``first`` to ``last`` into the changed table; SQL expressions will do."""
     return f"insert into {CHANGED} select {_values(NARROW)} from generate_series({first}::bigint, {last}::bigint) i"
 
