@@ -113,11 +113,10 @@ class Proxy:
 
         async def work() -> None:
             self._server.close()
+            self._flowing.set()
             self._cut_all()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(tasks, timeout=5)
 
         self._call(work())
         self._loop.call_soon_threadsafe(self._loop.stop)

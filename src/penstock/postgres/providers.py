@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider. ``mark`` is a prefix of its settings or a function it has; ``host`` matches its host names."""
+    """One provider. ``mark`` is a setting or a function that only its servers have; ``host`` matches its host names."""
 
     name: str  # as in source.provider
     title: str
@@ -31,7 +31,7 @@ PROVIDERS = (
         title="Amazon Aurora",
         wal_level="Set rds.logical_replication = 1 in the DB cluster parameter group, apply it to the cluster, and reboot the writer.",
         may_replicate="GRANT rds_replication TO {role};",
-        mark="function aurora_version",
+        mark="aurora_version",
         host=r"\.cluster-(ro-)?[^.]+\.[^.]+\.rds\.amazonaws\.com",
     ),
     Provider(
@@ -39,7 +39,7 @@ PROVIDERS = (
         title="Amazon RDS",
         wal_level="Set rds.logical_replication = 1 in the instance's DB parameter group, and reboot the instance.",
         may_replicate="GRANT rds_replication TO {role};",
-        mark="rds",
+        mark="rds.logical_replication",
         host=r"\.rds\.amazonaws\.com",
     ),
     Provider(
@@ -47,7 +47,7 @@ PROVIDERS = (
         title="Azure Database for PostgreSQL",
         wal_level="Set the server parameter wal_level to LOGICAL, save, and restart the server.",
         may_replicate="ALTER ROLE {role} WITH REPLICATION;",
-        mark="azure",
+        mark="azure.extensions",
         host=r"\.postgres\.database\.azure\.com",
     ),
     Provider(
@@ -63,9 +63,9 @@ PROVIDERS = (
 def detect(connection: Connection, host: str) -> Provider:
     """The provider, by what the server shows of itself, else by the name of its host."""
     with translated("asking who runs the source"):
-        row = connection.execute(QUERIES["marks"]).fetchone()
+        row = connection.execute(QUERIES["marks"], {"names": [each.mark for each in PROVIDERS if each.mark]}).fetchone()
     marks = set(row[0]) if row else set()
-    by_mark = (each for each in PROVIDERS if each.mark and each.mark in marks)
+    by_mark = (each for each in PROVIDERS if each.mark in marks)
     by_host = (each for each in PROVIDERS if each.host and re.search(each.host, host))
     return next(by_mark, None) or next(by_host, None) or PROVIDERS[-1]
 

@@ -78,7 +78,7 @@ from pg_catalog.pg_replication_slots s
 where s.slot_name = %(name)s
 
 -- name: publication
-select p.oid, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as complete, to_jsonb(p) ->> 'pubviaroot'
+select p.oid, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as complete, to_jsonb(p) ->> 'pubviaroot' as via_root
 from pg_catalog.pg_publication p
 where p.pubname = %(name)s
 
@@ -197,12 +197,12 @@ order by n.nspname, c.relname
 
 -- name: left_out
 -- Relations that look like tables, and that logical decoding knows nothing of.
-select n.nspname, c.relname, case when c.relkind = 'f' then 'foreign' else 'unlogged' end,
+select n.nspname, c.relname, case when c.relkind = 'f' then 'foreign' else 'unlogged' end as kind,
        (select pn.nspname || '.' || p.relname
         from pg_catalog.pg_partition_ancestors(c.oid) a
         join pg_catalog.pg_class p on p.oid = a.relid
         join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
-        where not p.relispartition and p.oid <> c.oid)
+        where not p.relispartition and p.oid <> c.oid) as root
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where (c.relkind in ('r', 'p') and c.relpersistence = 'u' or c.relkind = 'f')
@@ -211,16 +211,16 @@ order by n.nspname, c.relname
 
 -- name: narrowed
 -- Tables of a publication with a row filter or a column list (15 and later); as JSON, as the columns depend on the version.
-select p.schemaname || '.' || p.tablename,
-       to_jsonb(p) ->> 'rowfilter' is not null,
+select p.schemaname || '.' || p.tablename as name,
+       to_jsonb(p) ->> 'rowfilter' is not null as filtered,
        jsonb_array_length(to_jsonb(p) -> 'attnames') < (
            select count(*) from pg_catalog.pg_attribute a
            where a.attrelid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
-             and a.attnum > 0 and not a.attisdropped and a.attgenerated = '')
+             and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as listed
 from pg_catalog.pg_publication_tables p
 where p.pubname = %(name)s
 
 -- name: marks
--- By what providers are known.
-select array(select distinct split_part(name, '.', 1) from pg_catalog.pg_settings where name like '%%.%%')
-       || array(select 'function ' || proname::text from pg_catalog.pg_proc where proname = 'aurora_version')
+-- By what providers are known: settings that only their servers have, and functions.
+select array(select s.name from unnest(%(names)s::text[]) s (name) where current_setting(s.name, true) is not null)
+       || array(select p.proname::text from pg_catalog.pg_proc p where p.proname = any (%(names)s::text[]))

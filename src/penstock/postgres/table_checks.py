@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.finding import Finding, Severity
 from penstock.plan import identity_statement
 from penstock.postgres.question import quoted
-from penstock.table import ReplicaIdentity, Table
+from penstock.table import Leaf, ReplicaIdentity, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +19,26 @@ def keys(asked: Question) -> Iterator[Finding]:
     """Whether rows can be told apart, and UPDATE and DELETE go on working."""
     deferrable = {each.oid for each in asked.relations if each.deferrable}
     for table in asked.tables:
-        shape = asked.pipe.tables.options_for(table.full_name).shape
-        if not table.identity and not table.old_is_full:
-            yield _without_identity(table, blocking=shape == "current", deferrable=table.oid in deferrable)
-        elif not table.key and shape == "current":
+        current = asked.pipe.tables.options_for(table.full_name).shape == "current"
+        if table.key and table.identity:
+            continue
+        if odd := [leaf for leaf in table.leaves if leaf.replica_identity in _OF_THEIR_OWN]:
+            yield _mixed(table, odd)
+        elif not table.identity:
+            yield _without_identity(table, blocking=current, deferrable=table.oid in deferrable)
+        elif current:
             yield _keyless(table)
+
+
+_OF_THEIR_OWN = (ReplicaIdentity.INDEX, ReplicaIdentity.NOTHING)
+
+
+def _mixed(table: Table, leaves: list[Leaf]) -> Finding:
+    problem = "its partitions do not agree on what identifies a row: a DELETE does not say which one"
+    fix = "\n".join(
+        f"ALTER TABLE {quoted(leaf.schema)}.{quoted(leaf.name)} REPLICA IDENTITY DEFAULT;" for leaf in leaves
+    )
+    return Finding("replica identity", Severity.BLOCKING, table.full_name, problem, fix)
 
 
 def _without_identity(table: Table, *, blocking: bool, deferrable: bool) -> Finding:
@@ -32,8 +47,6 @@ def _without_identity(table: Table, *, blocking: bool, deferrable: bool) -> Find
         why = "its replica identity is NOTHING"
     elif deferrable:
         why = "its primary key is deferrable, which cannot identify rows"
-    elif table.leaves:
-        why = "its partitions do not agree on what identifies a row"
     problem = f"{why}: once it is published, PostgreSQL refuses UPDATE and DELETE on it"
     severity = Severity.BLOCKING if blocking else Severity.WARNING
     return Finding(
@@ -42,14 +55,8 @@ def _without_identity(table: Table, *, blocking: bool, deferrable: bool) -> Find
 
 
 def _keyless(table: Table) -> Finding:
-    if table.old_is_full:
-        problem = "it has no key: every column together is the key, and rows that are equal in all of them become one"
-        return Finding("replica identity", Severity.WARNING, table.full_name, problem, "Add a primary key.")
-    problem = "its partitions have other replica identities than the table: a DELETE does not say which row"
-    leaves = "\n".join(
-        f"ALTER TABLE {quoted(leaf.schema)}.{quoted(leaf.name)} REPLICA IDENTITY DEFAULT;" for leaf in table.leaves
-    )
-    return Finding("replica identity", Severity.BLOCKING, table.full_name, problem, leaves)
+    problem = "it has no key: every column together is the key, and rows that are equal in all of them become one"
+    return Finding("replica identity", Severity.WARNING, table.full_name, problem, "Add a primary key.")
 
 
 def generated(asked: Question) -> Iterator[Finding]:
