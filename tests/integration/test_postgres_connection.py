@@ -72,6 +72,7 @@ def test_session_settings_win_over_the_roles(database: Database, role: Callable[
     for connection in (connector.connect(), connector.connect(copying=True), connector.replication({})):
         with contextlib.closing(connection):
             assert connection.execute(TEXTS).fetchone() == EXPECTED  # type: ignore[arg-type]
+            assert connection.execute("begin; select pg_sleep(0.05); commit").nextset()
     with contextlib.closing(connector.connect(copying=True)) as connection:
         assert connection.execute("show row_security").fetchone() == ("off",)
         assert connection.execute("select pg_sleep(0.05), current_setting('application_name')").fetchone() == (

@@ -90,9 +90,7 @@ class Connector:
         """
         settings = {"row_security": "off", "jit": "off"} if copying else {}
         connection = self._connect(settings, {})
-        with translated(f"connecting to {self.where}"):
-            connection.execute(_NO_LIMITS)
-            connection.autocommit = autocommit
+        connection.autocommit = autocommit
         return connection
 
     def replication(self, settings: Mapping[str, str]) -> Connection:
@@ -110,10 +108,15 @@ class Connector:
         given["options"] = f"{given.get('options') or ''} {chosen}".strip()
         fixed = {"client_encoding": "UTF8", "application_name": self._application_name}
         try:
-            return psycopg.connect("", autocommit=True, **{**NETWORK, **given, **fixed, **parameters})  # type: ignore[arg-type]
+            connection = psycopg.connect("", autocommit=True, **{**NETWORK, **given, **fixed, **parameters})  # type: ignore[arg-type]
+            with contextlib.ExitStack() as undone:
+                undone.callback(connection.close)
+                connection.execute(_NO_LIMITS)
+                undone.pop_all()
         except (psycopg.Error, UnicodeError) as error:
             secret = str(given.get("password") or "")
             raise translate(error, f"connecting to {self.where}", secret=secret) from None
+        return connection
 
 
 def keep_bytes(connection: Connection) -> None:
