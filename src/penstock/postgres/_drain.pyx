@@ -80,10 +80,9 @@ cdef int _bind() except -1:
 _bind()
 
 
-# A pause must be short: the kernel takes a hundred small messages, and then the walsender waits. One that
-# brought nothing may only mean that the walsender had no processor.
+# A pause that brought nothing may only mean that the walsender had no processor: look some more times before calling it quiet.
 cdef enum:
-    QUIET_LOOKS = 8
+    QUIET_LOOKS = 4
 
 
 cdef struct buffer:
@@ -148,20 +147,22 @@ cdef int _drain(void *conn, buffer *to, size_t max_bytes, bint framed, double wa
     cdef pollfd descriptor
     cdef size_t before = 0
     cdef double deadline = _now() + wait, left
-    cdef bint looked = False
+    cdef bint looked = False, grown
     cdef int state, idle = 0
     while True:
         state = _take(conn, to, max_bytes, framed)
         if state != EMPTY:
             return state
         left = deadline - _now()
-        idle = idle + 1 if to.len == before else 0
-        if looked and (left <= 0 or (pause > 0 and to.len and idle >= QUIET_LOOKS)):
+        grown, before = to.len != before, to.len
+        idle = 0 if grown else idle + 1
+        if looked and (left <= 0 or (pause > 0 and to.len and idle > QUIET_LOOKS)):
             return EMPTY
-        # The first look is at what is there already: TLS may hold bytes that the socket does not show.
+        # The first look is at what is there already: TLS may hold bytes that the socket does not show. After a look that
+        # brought something the next follows at once, as libpq takes 16 kB at a time: the kernel must be empty before a pause.
         if looked and to.len and pause > 0:
-            before = to.len
-            _pause(pause if pause < left else left)
+            if not grown:
+                _pause(pause if pause < left else left)
         elif looked:
             descriptor.fd, descriptor.events, descriptor.revents = PQsocket(conn), POLLIN, 0
             if descriptor.fd < 0:

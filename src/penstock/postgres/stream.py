@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WORK_MEM_SINCE = 13_00_00  # naming logical_decoding_work_mem to a 12 refuses the connection (postgres.md 8)
 SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives come (postgres.md 7)
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
-PAUSE_SECONDS = 0.0001
+PAUSE_SECONDS = 0.0005
 ANSWER_SECONDS = 60.0
 CLOSE_SECONDS = 1.0
 _STATUS = struct.Struct(">cQQQqB")
