@@ -39,8 +39,8 @@ def test_clickhouse_ends_in_the_middle_of_the_stream(mortal: Case, end: str) -> 
     with mortal.running(), load(mortal.database) as work:
         mortal.wait_for("select count() > 0 from a where _version > 0", 1)
         for _ in range(2):
-            getattr(serving(mortal), end)()
             before = mortal.log()
+            getattr(serving(mortal), end)()
             mortal.wait_until(lambda: "trying again" in mortal.log()[len(before) :], "the pipe says that it waits")  # noqa: B023
             work.wait_for_commits(200)
             serving(mortal).start()
