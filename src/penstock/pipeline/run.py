@@ -2,13 +2,12 @@
 
 prepare ──► stream (re-opened whenever it is cut) ──► drain
         └─► fence ──► copy
-        └─► look at the source's end of the WAL, for the lag
+        └─► look at the source from beside the stream
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError, SourceError
+from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError
 from penstock.lsn import Lsn
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.pipeline import retry
@@ -28,8 +27,8 @@ from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
+from penstock.pipeline.lookout import Lookout
 from penstock.pipeline.prepare import Prepared, Waiting, prepare, verify
-from penstock.postgres import slot
 from penstock.postgres.connection import Connector
 from penstock.postgres.stream import Stream
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 STATUS_SECONDS = 10  # how often the server hears of us when there is no news
-LOOK_SECONDS = 2.0  # how often to ask for the source's end of the WAL
 HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
 SAME_FRAME = 5  # so often may the stream be unreadable at one position
 INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
@@ -70,6 +68,7 @@ class Run:
         self._prepared: Prepared
         self._checkpoint: Checkpoint
         self._copies: Copies
+        self._lookout: Lookout
         self._finish: Lsn | None = None  # of ``once``
         self._began = time.monotonic()
         self._is_open = False
@@ -77,8 +76,6 @@ class Run:
         self._unreadable = 0
         self._unreadable_at = Lsn(0)
         self._latencies = Latencies()
-        self._source_end = Lsn(0)
-        self._retained: int | None = None
         self._reopen = asyncio.Event()
         self._reopened = asyncio.Event()
 
@@ -154,6 +151,7 @@ class Run:
             stop=self._stop,
             wake=self._wake,
         )
+        self._lookout = Lookout(self._connector, prepared.record.slot, self._cdc)
         self._is_open = True
         for record in (record for _, record in prepared.tables if record.state is State.FAILED):
             log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)
@@ -170,7 +168,7 @@ class Run:
             self._finish = await asyncio.to_thread(self._source.goal)
         self._cdc.until = lambda: self._reopen.is_set() or self._finished()
         stream = asyncio.create_task(self._follow(), name="stream")
-        others = [asyncio.create_task(self._copy(), name="copy"), asyncio.create_task(self._look(), name="look")]
+        others = [asyncio.create_task(self._copy(), name="copy"), asyncio.create_task(self._lookout.run(), name="look")]
         try:
             running = {stream, *others}
             while not stream.done():
@@ -236,6 +234,7 @@ class Run:
                 raise SlotError(error.message, hint=error.hint) from None
             raise
         self._has_streamed = True
+        self._lookout.stream = stream
         self._unreadable = 0 if self._checkpoint.saved > self._unreadable_at else self._unreadable
         self._trouble = ""
         self._reopened.set()
@@ -285,25 +284,7 @@ class Run:
             await self._stop.sleep(0.05)
         await self._fence()
 
-    # Looking around
-
-    async def _look(self) -> None:
-        """Ask the source where its WAL ends, and nudge the stream when it has not moved although there was something."""
-        before = Lsn(0)
-        while True:
-            with contextlib.suppress(SourceError):
-                stuck = before == self._cdc.position
-                before = self._cdc.position
-                await asyncio.to_thread(self._ask_source, stuck=stuck)
-            await asyncio.sleep(LOOK_SECONDS)
-
-    def _ask_source(self, *, stuck: bool) -> None:
-        with self._connector.connect() as connection:
-            self._source_end = slot.insert_lsn(connection)
-            state = slot.slot_state(connection, self._prepared.record.slot)
-            self._retained = state.retained_bytes if state else None
-            if stuck and self._source_end > self._cdc.position:
-                slot.heartbeat(connection)
+    # What is being waited for
 
     def _say(self, note: str) -> None:
         if note != self._note:
@@ -326,7 +307,7 @@ class Run:
         if not self._is_open:
             return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
         written = self._cdc.written or self._checkpoint.saved
-        end = max(self._source_end, self._cdc.received)
+        end = max(self._lookout.source_end, self._cdc.received)
         tables = [
             table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()
         ]
@@ -338,7 +319,7 @@ class Run:
             position=written,
             received=end,
             confirmed=self._checkpoint.saved,
-            retained_bytes=self._retained,
+            retained_bytes=self._lookout.retained_bytes,
             latency_p50_ms=self._latencies.p50,
             latency_p99_ms=self._latencies.p99,
             note=self._note,

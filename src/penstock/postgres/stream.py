@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +187,11 @@ class Stream:
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def hang_up(self) -> None:
+        """End the connection at once, whatever is under way: the server is free of it, and reading raises SourceUnavailableError."""
+        with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._pgconn.socket)) as link:
+            link.shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
         """Tell the last confirmed position, end the copy, and disconnect; takes a second at most, and raises nothing."""
