@@ -30,18 +30,19 @@ def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> list[str]:
     Raises ConfigError for a table that the pipe does not have, PipeHeldError while the pipe runs.
     """
     with _at_rest(pipe, folder) as store:
-        records = {record.full_name: record for record in store.tables(pipe.name)}
+        records = store.tables(pipe.name)
+        known = sorted({record.full_name for record in records})
         for name in names:
-            if name not in records:
-                near = difflib.get_close_matches(name, records, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(records) or 'no table yet'}."
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known) or 'no table yet'}."
                 raise ConfigError(f'the pipe "{pipe.name}" has no table {name}', hint=hint)
-        chosen = [records[name] for name in names]
+        chosen = [record for record in records if record.full_name in names]
         with _destination(pipe, folder) as client:
             for record in chosen:
                 ddl.drop_table(client, pipe.database, record.target)
                 _begin_again(store, pipe.name, record)
-        return [record.full_name for record in chosen]
+        return list(names)
 
 
 def _begin_again(store: StateStore, pipe_name: str, record: TableRecord) -> None:

@@ -42,7 +42,9 @@ ORDINALS_A_PART = 1 << 32
 
 
 class TableRewrittenError(PenstockError):
-    """The table's storage was replaced while it was copied (VACUUM FULL, CLUSTER, a rewriting ALTER, TRUNCATE): its copy starts over."""
+    """The table's storage was replaced while it was copied (VACUUM FULL, CLUSTER, a rewriting ALTER, TRUNCATE), or the snapshot that
+    it was copied under is gone: its copy starts over.
+    """
 
 
 class Source(Protocol):
@@ -149,8 +151,8 @@ class Copies:
                 else:
                     await self._copy_parts(lane, snapshot="")
                 break
-            except TableRewrittenError:
-                log.info("copy starts over", table=lane.plan.table.full_name, why="its storage was replaced")
+            except TableRewrittenError as error:
+                log.info("copy starts over", table=lane.plan.table.full_name, why=error.message)
                 await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
         lane.record.goal = await self._try(self._source.goal, lane)
         await lane.enter(State.CATCHING_UP)

@@ -52,13 +52,13 @@ class SourceEnd:
         return [part.to_json() for part in parts]
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
-        """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
+        """Chunks of COPY text. Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
         chunks = copy.read_part(
             self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
         )
         try:
             yield from chunks
-        except copy.FilenodeChangedError as error:
+        except (copy.FilenodeChangedError, copy.SnapshotGoneError) as error:
             raise TableRewrittenError(error.message, hint=error.hint) from None
 
     def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:

@@ -164,6 +164,7 @@ class Run:
 
     async def _flow(self, *, once: bool) -> None:
         self._state = "running"
+        gc.freeze()  # the drivers' modules are a million objects that every full collection would look at
         if once:
             self._finish = await asyncio.to_thread(self._source.goal)
         self._cdc.until = lambda: self._reopen.is_set() or self._finished()
