@@ -8,6 +8,7 @@ prepare ──► stream (re-opened whenever it is cut) ──► drain
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
