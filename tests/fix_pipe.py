@@ -41,6 +41,7 @@ class Case:
     source_dsn: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     prefix: list[str] = field(default_factory=list)  # what stands before the command of a running pipe
+    process: subprocess.Popen[str] | None = None  # the running pipe
 
     @property
     def home(self) -> Path:
@@ -103,12 +104,15 @@ class Case:
             self.wait_until(
                 lambda: process.poll() is not None or "stream open" in log.read_text()[before:], "the stream is open"
             )
+            self.process = process
             yield process
         except BaseException:
             print(log.read_text()[-6000:])
             process.kill()
             process.wait()
             raise
+        finally:
+            self.process = None
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             assert process.wait(12) == 0, log.read_text()[-4000:]
@@ -154,6 +158,7 @@ class Case:
     ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
+            assert self.process is None or self.process.poll() is None, f"the pipe ended before {what}"
             assert time.monotonic() < deadline, f"after {seconds} s it is not true that {what}; seen: {seen()}"
             time.sleep(0.02)
 

@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 
 KEYS = 3000
 TABLES = ("public.a", "public.b")
+STATEMENTS = (
+    "insert into a values (%(one)s, -1, repeat('new' || %(other)s, 500)) on conflict (id) do update set v = a.v - 1",
+    "insert into a values (%(one)s, -1, repeat('new' || %(other)s, 500)) on conflict (id) do update set v = a.v - 1",
+    "update a set v = v + 1 where id between %(one)s and %(one)s + 5",
+    "update a set v = v + 1 where id between %(one)s and %(one)s + 5",
+    "update a set v = v + 1, t = repeat('other' || %(other)s, 500) where id = %(one)s",
+    "update a set v = v + 1, t = null where id = %(one)s",
+    "delete from a where id between %(one)s and %(one)s + 2",
+    "update a set id = %(other)s where id = %(one)s",
+    "update b set v = v + 1 where n between %(one)s and %(one)s + 9",
+    "update b set k = 'x' || %(other)s where n = %(one)s",
+    "insert into b values ('n' || %(one)s, %(other)s, 0) on conflict do nothing",
+    "insert into b values ('k' || %(one)s %% 100, %(one)s, 7) on conflict (k, n) do update set v = 8",
+    "delete from b where n between %(one)s and %(one)s + 1",
+)
 _COMMON = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
@@ -57,7 +72,7 @@ class Load:
                 with self.database.connect() as connection:
                     while not self.ending.is_set():
                         self._transaction(connection, chance)
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.Rollback):  # the latter where rolling back failed
                 self.ending.wait(0.05)
             except BaseException as error:
                 self.broken.append(error)
@@ -76,35 +91,12 @@ class Load:
         self.ending.wait(0.002)
 
     def _statement(self, connection: psycopg.Connection, chance: random.Random) -> None:
-        one, other = chance.randint(1, KEYS), chance.randint(1, KEYS)
-        text = "insert into a values (%s, -1, %s) on conflict (id) do update set v = a.v - 1"
-        match chance.randint(0, 11):
-            case 0 | 1:
-                connection.execute(text, (one, f"new{other} " * 500))
-            case 2 | 3:
-                connection.execute("update a set v = v + 1 where id between %s and %s", (one, one + 5))
-            case 4:
-                connection.execute("update a set v = v + 1, t = %s where id = %s", (f"other{one} " * 500, one))
-            case 5:
-                connection.execute("delete from a where id between %s and %s", (one, one + 2))
-            case 6:
-                connection.execute("update a set id = %s where id = %s", (other, one))
-            case 7:
-                connection.execute("update b set v = v + 1 where n between %s and %s", (one, one + 9))
-            case 8:
-                connection.execute("update b set k = 'x' || %s where n = %s", (other, one))
-            case 9:
-                connection.execute("insert into b values (%s, %s, 0) on conflict do nothing", (f"n{one}", other))
-            case 10:
-                connection.execute("delete from b where n between %s and %s", (one, one + 1))
-            case 11 if self.truncates and chance.random() < 0.05:
-                connection.execute("set local lock_timeout = '200ms'")
-                connection.execute("truncate b")
-                connection.execute("insert into b select 'after', i, 0 from generate_series(1, 50) i")
-            case _:
-                connection.execute(
-                    "insert into b values (%s, %s, 7) on conflict (k, n) do update set v = 8", (f"k{one % 100}", one)
-                )
+        names = {"one": chance.randint(1, KEYS), "other": chance.randint(1, KEYS)}
+        connection.execute(chance.choice(STATEMENTS), names)
+        if self.truncates and chance.random() < 0.004:
+            connection.execute("set local lock_timeout = '200ms'")
+            connection.execute("truncate b")
+            connection.execute("insert into b select 'after', i, 0 from generate_series(1, 50) i")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import pq, sql
 from psycopg.adapt import Dumper
 
@@ -22,12 +23,23 @@ if TYPE_CHECKING:
     from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
 
-__all__ = ["FilenodeChangedError", "Part", "plan_parts", "read_part", "read_rows"]
+__all__ = ["FilenodeChangedError", "Part", "SnapshotGoneError", "plan_parts", "read_part", "read_rows"]
 
 CHUNK_BYTES = 1 << 20
 WAIT_SECONDS = 1.0  # so long nothing came: an empty chunk lets the caller look around
 LOCK_TIMEOUT = "5s"
 ROWS_A_QUERY = 1000
+_NO_SNAPSHOT = (
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.UndefinedObject,  # since 17
+    psycopg.errors.ObjectNotInPrerequisiteState,  # its process ends just now
+)
+
+
+class SnapshotGoneError(SourceError):
+    """The session that exported the snapshot has ended."""
+
+    retry = Retry.NEVER
 
 
 class FilenodeChangedError(SourceError):
@@ -78,7 +90,7 @@ def _locked(connection: Connection, part: Part, table: Table, snapshot: str | No
     relation = sql.Identifier(*name)
     if snapshot:
         connection.execute("begin isolation level repeatable read, read only")
-        connection.execute(sql.SQL("set transaction snapshot {}").format(snapshot))
+        _import(connection, snapshot)
         connection.execute("set local synchronize_seqscans = off")
     else:
         connection.execute("begin read only")
@@ -87,6 +99,15 @@ def _locked(connection: Connection, part: Part, table: Table, snapshot: str | No
     if _relation(connection, part, table) != name:
         raise _changed(table)
     return relation
+
+
+def _import(connection: Connection, snapshot: str) -> None:
+    try:
+        connection.execute(sql.SQL("set transaction snapshot {}").format(snapshot))
+    except _NO_SNAPSHOT:
+        raise SnapshotGoneError(
+            "the session that exported the copy's snapshot has ended", hint="The copy starts over under a new one."
+        ) from None
 
 
 def _relation(connection: Connection, part: Part, table: Table) -> tuple[str, str]:
