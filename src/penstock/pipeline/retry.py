@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 30.0
+LONGEST_SECONDS = 10.0
 _WAIT = wait_random_exponential(multiplier=0.2, max=LONGEST_SECONDS)
 
 
