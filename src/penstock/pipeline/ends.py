@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.plan import Plan
     from penstock.postgres.connection import Connector
+    from penstock.table import Table
 
+PART_BYTES = 32 << 20  # a part of wide rows is no larger than this
 FENCE_POLL_SECONDS = 0.05
 VISIBLE_POLL_SECONDS = 0.02
 
@@ -48,7 +51,8 @@ class SourceEnd:
     def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
         """The table's parts, each as JSON."""
         with self.connector.connect(copying=True) as connection:
-            parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=part_rows)
+            rows = min(part_rows, _rows_in(PART_BYTES, plan.table))
+            parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=rows)
         return [part.to_json() for part in parts]
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
@@ -106,6 +110,13 @@ class DestinationEnd:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
         self._writer.settle(plan.target)
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
+
+
+def _rows_in(size: int, table: Table) -> int:
+    """How many rows of the table so many bytes hold, out-of-line values included; by the statistics."""
+    if not table.estimated_rows or not table.estimated_bytes:
+        return sys.maxsize
+    return max(1, size * table.estimated_rows // table.estimated_bytes)
 
 
 def _names(plan: Plan) -> list[str]:
