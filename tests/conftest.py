@@ -1,3 +1,10 @@
 """The fixture plugins of all tests; one a subject."""
 
-pytest_plugins = ["tests.fix_clickhouse", "tests.fix_frames", "tests.fix_postgres", "tests.fix_proxy", "tests.fix_properties", "tests.fix_pipe"]
+pytest_plugins = [
+    "tests.fix_clickhouse",
+    "tests.fix_frames",
+    "tests.fix_postgres",
+    "tests.fix_proxy",
+    "tests.fix_properties",
+    "tests.fix_pipe",
+]
