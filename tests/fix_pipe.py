@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from penstock.control import queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.fix_postgres import Database
     from tests.servers.clickhouse import ClickHouseServer
@@ -42,21 +42,22 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     prefix: list[str] = field(default_factory=list)  # what stands before the command of a running pipe
     process: subprocess.Popen[str] | None = None  # the running pipe
+    name: str = "shop"
 
     @property
     def home(self) -> Path:
-        return self.folder / "home"
+        return Path(self.environment.get("PENSTOCK_HOME") or self.folder / "home")
 
     @property
     def file(self) -> Path:
-        return self.folder / "shop.toml"
+        return self.folder / f"{self.name}.toml"
 
     def define(
         self, tables: str = "", settings: str = "", source: str = "", destination: str = "", options: str = ""
     ) -> None:
         """Write the definition; every argument is TOML that goes into its section."""
         self.file.write_text(
-            f'[pipe]\nname = "shop"\n'
+            f'[pipe]\nname = "{self.name}"\n'
             f"[source]\ndsn = {json.dumps(self.source_dsn or self.database.dsn)}\n{source}\n"
             f"[destination]\ndsn = {json.dumps(self.destination)}\n{destination}\n"
             f"[tables]\n{tables}\n{options}\n[settings]\n{settings}\n"
@@ -88,37 +89,38 @@ class Case:
         return done
 
     @contextmanager
-    def running(self, *, failpoint: str = "") -> Iterator[subprocess.Popen[str]]:
-        """``run`` in the background; ended by SIGTERM, which must end it well."""
-        log = self.folder / "run.log"
-        with log.open("a") as out:
-            before = out.tell()
+    def started(self, command: list[str], *, failpoint: str = "") -> Iterator[subprocess.Popen[str]]:
+        """A command in the background, which writes into the log; killed when it is still there at the end of the context."""
+        with (self.folder / "run.log").open("a") as out:
             process = subprocess.Popen(
-                [*self.prefix, *self.command("run", str(self.file))],
-                env=self._environment(failpoint),
-                stdout=out,
-                stderr=out,
-                text=True,
+                [*self.prefix, *command], env=self._environment(failpoint), stdout=out, stderr=out, text=True
             )
+        self.process = process
         try:
-            self.wait_until(
-                lambda: process.poll() is not None or "stream open" in log.read_text()[before:], "the stream is open"
-            )
-            self.process = process
             yield process
         except BaseException:
-            print(log.read_text()[-6000:])
-            process.kill()
-            process.wait()
+            print(self.log()[-6000:])
             raise
         finally:
             self.process = None
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(12) == 0, log.read_text()[-4000:]
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def running(self, *, failpoint: str = "", expect: int = 0) -> Iterator[subprocess.Popen[str]]:
+        """``run`` in the background; ended by SIGTERM, with the exit code that is expected (1: a table is set aside)."""
+        before = len(self.log())
+        with self.started(self.command("run", str(self.file)), failpoint=failpoint) as process:
+            self.wait_until(lambda: "stream open" in self.log()[before:], "the stream is open")
+            yield process
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(12) == expect, self.log()[-4000:]
 
     def log(self) -> str:
-        return (self.folder / "run.log").read_text()
+        path = self.folder / "run.log"
+        return path.read_text() if path.exists() else ""
 
     # The destination
 
@@ -127,7 +129,7 @@ class Case:
         if self.server is not None:
             text = self.server.query(f"{question} format TSV", database="shop")
         else:
-            answer = queries.ask(self.home, "shop", question, "TSV")
+            answer = queries.ask(self.home, self.name, question, "TSV")
             if answer is None:
                 done = self.penstock("query", str(self.file), question, "--format", "TSV")
                 assert done.returncode == 0, done.stderr

@@ -52,6 +52,15 @@ def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
     return plan.source_of(arriving)
 
 
+def unpublished(table: Table) -> SchemaConflictError:
+    """A table that was copied, and whose changes do not come any more."""
+    return SchemaConflictError(
+        f"{table.full_name}{', or a partition of it,' if table.partitioned else ''} was dropped, or is not in the publication "
+        "any more: changes since then are missing",
+        hint=f"If it is still there, copy it again: penstock resync PIPE.toml {table.full_name}",
+    )
+
+
 def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
     """Old tuples must hold what tells rows apart. With REPLICA IDENTITY NOTHING there are only inserts."""
     if relation.replica_identity == "n" or plan.shape is Shape.HISTORY:

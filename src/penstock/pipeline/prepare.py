@@ -15,10 +15,10 @@ from penstock.clickhouse import capabilities, ddl
 from penstock.errors import ConfigError, KeyMissingError, NotYetError, SlotError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
-from penstock.pipeline.evolve import fingerprint
+from penstock.pipeline.evolve import fingerprint, unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.plan import Plan, Shape, compile_plan
-from penstock.postgres import catalog, slot
+from penstock.postgres import catalog, publication, slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,6 +123,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     known = {record.oid: record for record in store.tables(pipe.name)}
     tables = [(plan, _table_record(pipe, store, client, plan, known.get(plan.table.oid))) for plan in plans]
     owned = not pipe.source.publication
+    _set_aside_unpublished(pipe, store, connection, tables)
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh)
@@ -131,13 +132,21 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
 def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: TableRecord | None) -> TableRecord:
     mark = fingerprint(plan)
     record = known or TableRecord(plan.table.oid, plan.table.full_name, plan.target, mark)
+    record.full_name = plan.table.full_name  # it may have been renamed
     if record.state is State.FAILED:
+        store.save_table(pipe.name, record)
         return record
     try:
         if record.fingerprint != mark and record.state is not State.WAITING:
             raise TableError(
                 f"the columns, the key or the options of {plan.table.full_name} have changed since it was copied",
                 hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}",
+            )
+        if record.target != plan.target and record.state is not State.WAITING:
+            raise TableError(
+                f"{plan.table.full_name} was copied into `{record.target}`, and would now go on in `{plan.target}`",
+                hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}; if the old name is to stay, "
+                f'with target = "{record.target}" in [tables.options."{plan.table.full_name}"].',
             )
         record.fingerprint, record.target = mark, plan.target
         ddl.ensure_table(client, pipe.database, plan)
@@ -149,6 +158,20 @@ def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: T
         record.state, record.reason, record.hint = State.FAILED, error.message, error.hint
     store.save_table(pipe.name, record)
     return record
+
+
+def _set_aside_unpublished(
+    pipe: Pipe, store: Store, connection: Connection, tables: Sequence[tuple[Plan, TableRecord]]
+) -> None:
+    """What the publication did not send while the pipe did not look is missing; putting it back in would hide that."""
+    copied = {plan.table.oid: record for plan, record in tables if record.state not in (State.WAITING, State.FAILED)}
+    if not copied:
+        return
+    for table in publication.missing(connection, pipe.publication, [plan.table for plan, _ in tables]):
+        if record := copied.get(table.oid):
+            error = unpublished(table)
+            record.state, record.reason, record.hint = State.FAILED, error.message, error.hint
+            store.save_table(pipe.name, record)
 
 
 def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Waiting) -> tuple[PipeRecord, bool]:

@@ -152,7 +152,7 @@ class Run:
             stop=self._stop,
             wake=self._wake,
         )
-        self._lookout = Lookout(self._connector, prepared.record.slot, self._cdc)
+        self._lookout = Lookout(self._connector, prepared.record, self._lanes.values(), self._cdc)
         self._is_open = True
         for record in (record for _, record in prepared.tables if record.state is State.FAILED):
             log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)

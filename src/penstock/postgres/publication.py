@@ -9,6 +9,7 @@ from psycopg import sql
 from penstock.errors import PublicationError
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
+from penstock.postgres.trouble import COPY_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,6 +89,18 @@ def published(connection: Connection, name: str) -> set[int]:
     """Oids of the relations whose changes the publication sends: roots or leaves, as they arrive. Raises PublicationError."""
     with translated(f'publication "{name}"'):
         return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
+
+
+def missing(connection: Connection, name: str, tables: Sequence[Table]) -> list[Table]:
+    """Those tables whose changes the publication does not send. Raises PublicationError when it is gone."""
+    try:
+        oids = published(connection, name)
+    except PublicationError:
+        raise PublicationError(
+            f'the publication "{name}" is gone',
+            hint=COPY_AGAIN,
+        ) from None
+    return unpublished(tables, oids, roots=connection.info.server_version >= ROOT_PUBLISHING)
 
 
 def unpublished(tables: Iterable[Table], oids: set[int], *, roots: bool) -> list[Table]:

@@ -41,6 +41,9 @@ class Rule:
         return bool(self.texts) and re.search(self.texts, text) is not None
 
 
+COPY_AGAIN = "What was changed since then is missing. Copy again: penstock drop PIPE.toml --tables, then penstock run."
+"""Where a publication is gone that a pipe had."""
+
 RULES = (
     Rule(
         SourceUnavailableError,
@@ -55,7 +58,7 @@ RULES = (
     ),
     Rule(
         PublicationError,
-        "Create the publication, or leave source.publication empty.",
+        COPY_AGAIN,
         states=("42704",),
         about="publication",
     ),
