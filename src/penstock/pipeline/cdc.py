@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on its way
 WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
 SHORTEST_GAP_SECONDS = 0.1  # between two inserts of a table that do not wait for the flush interval
+LAST_READS_SECONDS = 4.0  # how long to read on when told to stop
 IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20
@@ -85,6 +86,7 @@ class Cdc:
         self._confirmed_at = 0.0
         self._first_seen: dict[int, float] = {}
         self._looked_around = False
+        self._stopping_at = 0.0
         self.until: Callable[[], bool] = lambda: False
 
     # What others may see
@@ -112,8 +114,10 @@ class Cdc:
         self._confirmed = Lsn(0)
         self._first_seen.clear()
         try:
-            while not self._stop and not self.until():
+            quiet = False
+            while not self._over(quiet=quiet):
                 frames = await stream.read(READ_BYTES, self._patience())
+                quiet = not frames
                 self._decoder.receive(frames)
                 while (item := self._decoder.next_item()) is not None:
                     await self._apply(item)
@@ -124,6 +128,13 @@ class Cdc:
         finally:
             if self._confirming:
                 await asyncio.wait({self._confirming})
+
+    def _over(self, *, quiet: bool) -> bool:
+        """Told to stop, the pipe reads on until nothing comes any more: what was committed before is drained too."""
+        if not self._stop:
+            return self.until()
+        self._stopping_at = self._stopping_at or time.monotonic()
+        return quiet or time.monotonic() - self._stopping_at > LAST_READS_SECONDS
 
     def _new_decoder(self) -> StreamDecoder:
         rows, size = self._settings.max_batch_rows, int(self._settings.max_batch_bytes)
@@ -203,6 +214,8 @@ class Cdc:
         self._looked_around = quiet
 
     def _patience(self) -> float:
+        if self._stop:
+            return IDLE_SECONDS
         if not self._decoder.pending:
             return IDLE_SECONDS
         return WAITING_SECONDS if self._looked_around else QUIET_SECONDS
