@@ -44,7 +44,8 @@ def test_clickhouse_ends_in_the_middle_of_the_stream(mortal: Case, end: str) -> 
             mortal.wait_until(lambda: "trying again" in mortal.log()[len(before) :], "the pipe says that it waits")  # noqa: B023
             work.wait_for_commits(200)
             serving(mortal).start()
-            work.wait_for_commits(100)
+            written = mortal.database.fetch("insert into b (v) values ('marker') returning id")[0][0]
+            mortal.wait_for(f"select count() from b_current where id = {written}", 1)
         work.ending.set()
         top = mortal.database.fetch("insert into a values (1000000, 0, 'last') returning id")[0][0]
         mortal.wait_for(f"select count() from a_current where id = {top}", 1)

@@ -95,7 +95,10 @@ def _locked(connection: Connection, part: Part, table: Table, snapshot: str | No
     else:
         connection.execute("begin read only")
     connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT))
-    connection.execute(sql.SQL("lock table only {} in access share mode").format(relation))
+    try:
+        connection.execute(sql.SQL("lock table only {} in access share mode").format(relation))
+    except psycopg.errors.UndefinedTable:  # dropped or renamed just now
+        raise _changed(table) from None
     if _relation(connection, part, table) != name:
         raise _changed(table)
     return relation
