@@ -14,6 +14,7 @@ import contextlib
 import logging
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
@@ -23,6 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import address, failures
 from penstock.clickhouse.connect import Scalar, connect, folder_errors
+from penstock.clickhouse.reading import one_query
 from penstock.errors import DestinationUnavailableError, PenstockError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Client:
         self._lock = threading.Lock()
         self._closed = False
         self._anchor: Driver | None = None
+        self._reading: set[str] = set()  # ids of users' queries that run
 
     @classmethod
     def open(cls, destination: Destination, *, scratch: Path) -> Self:
@@ -125,14 +128,26 @@ class Client:
         with self._borrowed(subject) as driver:
             return driver.raw_query(sql, parameters=_mutable(parameters), fmt="Native")
 
-    def raw(self, sql: str, output_format: str, *, database: str = "default") -> bytes:
+    def raw(self, sql: str, output_format: str, *, database: str = "default", most_bytes: int = 0) -> bytes:
         """The answer to a user's query in any of ClickHouse's formats; names without a database are of ``database``.
 
-        It can only read. A ConfigError quotes the server's words.
+        It can only read. A ConfigError quotes the server's words. ``most_bytes``: a larger result is refused, as it stands in memory.
         """
+        query = one_query(sql)
+        bounds = {"max_result_bytes": most_bytes, "result_overflow_mode": "throw"} if most_bytes else {}
+        query_id = uuid.uuid4().hex
         with self._borrowed("", failures.of_query, reading=True) as driver:
             driver.database = database
-            return driver.raw_query(sql.strip().rstrip(";"), fmt=output_format)
+            self._reading.add(query_id)
+            try:
+                return driver.raw_query(f"{_mark(query_id)} {query}", settings=bounds, fmt=output_format)
+            finally:
+                self._reading.discard(query_id)
+
+    def end_reading(self) -> None:
+        """Cancel the users' queries that run."""
+        for query_id in list(self._reading):
+            self.kill(query_id)
 
     def knows(self, setting: str) -> bool:
         """Whether the server has this setting and lets this user change it."""
@@ -190,7 +205,7 @@ class Client:
             path.unlink(missing_ok=True)
 
     def kill(self, query_id: str) -> None:
-        """Cancel the insert of this id, and return when it is certain that it does not run any more.
+        """Cancel the insert or query of this id, and return when it is certain that it does not run any more.
 
         Raises DestinationUnavailableError when that cannot be made certain.
         """
@@ -199,7 +214,7 @@ class Client:
         while self.rows(_RUNNING, parameters):
             if time.monotonic() > deadline:
                 raise DestinationUnavailableError(
-                    f"{self.name}: an insert that was given up does not end", hint="Look at system.processes there."
+                    f"{self.name}: a statement that was given up does not end", hint="Look at system.processes there."
                 )
             self.command(_KILL, parameters)
             time.sleep(_POLL_SECONDS)

@@ -86,7 +86,9 @@ def of_query(subject: str, code: int, text: str) -> PenstockError:
     meaning = _meaning(code, text, codes.UNKNOWN)
     if issubclass(meaning.kind, DestinationUnavailableError):
         return _error(meaning, subject, code, text)
-    hint = "The query can only read." if code == 164 else "Mend the query."
+    hint = {164: "The query can only read.", 396: "Ask for less: the result is held in memory."}.get(
+        code, "Mend the query."
+    )
     return ConfigError(f"{subject}: {_sentence(text)} ({_code(code, text)})", hint=hint)
 
 

@@ -1,7 +1,7 @@
 """Asking a running pipe: an embedded ClickHouse belongs to one process, so that process answers for the others.
 
 A Unix socket that only the owner may open. One request a connection: a line of JSON; the answer is a line of JSON
-and, after a success, the result's bytes.
+and, after a success, the result's bytes, as many as the line says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import json
 import os
 import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 100  # of a Unix socket: sun_path holds 108 bytes
 LONGEST_REQUEST = 1 << 20
+GOODBYE_SECONDS = 0.5  # for the last answers, when the pipe ends
+AT_A_TIME = 4  # queries; others wait, and the pipe's own threads stay its own
 
 
 class Answering(Protocol):
@@ -41,6 +45,10 @@ def address(folder: Path, pipe_name: str) -> Path:
         return path
     private = Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}"
     private.mkdir(mode=0o700, exist_ok=True)
+    if private.is_symlink() or private.stat().st_uid != os.getuid():
+        raise ConfigError(
+            f"{private} belongs to somebody else", hint="Set PENSTOCK_HOME to a folder with a shorter path."
+        )
     return private / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
@@ -49,12 +57,19 @@ async def answer(folder: Path, pipe_name: str, pipe: Answering) -> AsyncIterator
     """Answer queries while the context lasts. Call it while holding the pipe."""
     path = address(folder, pipe_name)
     path.unlink(missing_ok=True)
+    threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="query")
+    serving: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            writer.write(await _reply(pipe, await reader.readline()))
+        serving.add(asyncio.current_task())
+        try:
+            writer.write(await _reply(pipe, reader, threads))
             await writer.drain()
-        writer.close()
+        except (OSError, asyncio.CancelledError):
+            return  # whoever asked has gone, or the pipe ends
+        finally:
+            writer.close()
+            serving.discard(asyncio.current_task())
 
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
@@ -65,37 +80,58 @@ async def answer(folder: Path, pipe_name: str, pipe: Answering) -> AsyncIterator
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        if last := [task for task in serving if task]:
+            await asyncio.wait(last, timeout=GOODBYE_SECONDS)
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def _reply(pipe: Answering, line: bytes) -> bytes:
+async def _reply(pipe: Answering, reader: asyncio.StreamReader, threads: ThreadPoolExecutor) -> bytes:
     try:
-        request = json.loads(line)
-        result = await asyncio.to_thread(pipe.query, str(request["sql"]), str(request["format"]))
+        request = json.loads(await reader.readline())
+        asking = partial(pipe.query, str(request["sql"]), str(request["format"]))
+        result = await asyncio.get_running_loop().run_in_executor(threads, asking)
     except PenstockError as error:
-        return json.dumps({"error": error.message, "hint": error.hint}).encode() + b"\n"
+        known = isinstance(error, ConfigError)
+        return _line({"error": error.message, "hint": error.hint, "kind": "Config" if known else "Destination"})
     except (ValueError, KeyError, TypeError):
-        return json.dumps({"error": "the request is not one of penstock query", "hint": ""}).encode() + b"\n"
-    return b"{}\n" + result
+        return _line({"error": "the request is not one of penstock query"})
+    return _line({"bytes": len(result)}) + result
+
+
+def _line(head: dict[str, object]) -> bytes:
+    return json.dumps(head).encode() + b"\n"
 
 
 def ask(folder: Path, pipe_name: str, sql: str, output_format: str) -> bytes | None:
-    """The answer of the process that runs the pipe; None when none runs. Raises DestinationError."""
+    """The answer of the process that runs the pipe; None when none runs. Raises DestinationError or ConfigError."""
+    request = _line({"sql": sql, "format": output_format})
+    if len(request) >= LONGEST_REQUEST:
+        raise ConfigError(f"the query is longer than {LONGEST_REQUEST >> 20} MiB", hint="Ask something shorter.")
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(address(folder, pipe_name)))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        connection.sendall(json.dumps({"sql": sql, "format": output_format}).encode() + b"\n")
-        with connection.makefile("rb") as answer_file:
-            head = json.loads(answer_file.readline() or b'{"error": "the pipe ended before it answered"}')
-            if "error" in head:
-                raise DestinationError(head["error"], hint=head.get("hint", ""))
-            return answer_file.read()
+        try:
+            connection.sendall(request)
+            with connection.makefile("rb") as answer_file:
+                head = json.loads(answer_file.readline() or b"{}")
+                result = answer_file.read()
+        except OSError:
+            head, result = {}, b""
+    if "error" in head:
+        kind = ConfigError if head.get("kind") == "Config" else DestinationError
+        raise kind(head["error"], hint=head.get("hint", ""))
+    if head.get("bytes") != len(result):
+        raise DestinationError("the pipe ended before it had answered", hint="Start it, and ask again.")
+    return result
 
 
 def ask_pipe(folder: Path, pipe: str, sql: str, output_format: str) -> bytes:
     """The result in ``output_format``. ``pipe`` is a definition's path, or the name of a pipe that runs."""
     definition = load(Path(pipe)) if pipe.endswith(".toml") or Path(pipe).is_file() else None
+    if definition is not None and not definition.destination.dsn.startswith("chdb:"):
+        return _read(definition, sql, output_format, folder)
     result = ask(folder, definition.name if definition else pipe, sql, output_format)
     if result is not None:
         return result

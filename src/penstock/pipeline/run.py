@@ -8,6 +8,7 @@ prepare ──► stream (re-opened whenever it is cut) ──► drain
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError
+from penstock.errors import DestinationError, FrameError, PenstockError, SlotError, SlotHeldError
 from penstock.lsn import Lsn
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.pipeline import retry
@@ -45,7 +46,8 @@ STATUS_SECONDS = 10  # how often the server hears of us when there is no news
 HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
 SAME_FRAME = 5  # so often may the stream be unreadable at one position
 INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
-THREADS = 24  # for inserts, queries, saving and looking around
+THREADS = 24  # for inserts, saving and looking around
+RESULT_BYTES = 256 << 20  # of a user's query
 CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
 
 
@@ -90,7 +92,7 @@ class Run:
         """Read the destination; in a thread. Raises DestinationError."""
         if self._client is None:
             raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
-        return self._client.raw(sql, output_format, database=self.pipe.database)
+        return self._client.raw(sql, output_format, database=self.pipe.database, most_bytes=RESULT_BYTES)
 
     # Running
 
@@ -112,7 +114,7 @@ class Run:
         finally:
             if self._client is not None:
                 client, self._client = self._client, None
-                await asyncio.to_thread(client.close)
+                await asyncio.to_thread(_close, client)
 
     async def _open(self) -> None:
         self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
@@ -327,3 +329,9 @@ class Run:
             note=self._note,
             last_error=self._trouble,
         )
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(DestinationError):  # it may be away
+        client.end_reading()
+    client.close()
