@@ -19,7 +19,8 @@ from penstock.config import Pipe, Secret, Section, Ssh, parse
 from penstock.errors import NotYetError, PenstockError
 from penstock.pipeline.prepare import refuse_not_yet
 from penstock.table import Column, Type, TypeKind
-from penstock.typemap import AS_TEXT, ENUM, ROWS, Capabilities, Target, target_of
+from penstock.decode.codecs.nested import MOST_DIMENSIONS
+from penstock.typemap import AS_TEXT, ENUM, ROWS, TEXTS, Capabilities, Forms, Row, Target, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,8 @@ def _section(title: str, model: type[Section]) -> Iterator[str]:
     yield f"{inspect.getdoc(model)}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     nested: list[tuple[str, type[Section]]] = []
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         inner = _model(field)
         if inner is not None and inner is not Secret:
             nested.append((name, inner))
@@ -167,74 +169,74 @@ def _cell(text: str) -> str:
 
 # types.md
 
-NEWEST = Capabilities("", date32=(0, 0), datetime64=(0, 0), time64=True)  # the ranges play no part here
+NEWEST = Capabilities("", date32=(0, 0), datetime64=(0, 0), time64=True, json=True)  # the ranges play no part here
 NUMERICS = (
     ("numeric(10, 2)", 10, 2),
     ("numeric(5, -3)", 5, -3),
     ("numeric(3, 5)", 3, 5),
     ("numeric(100, 20)", 100, 20),
 )
-TEXT_LIKE = (
-    'text, varchar, char(n), name, citext, xml, "char"',
-    "json, jsonb",
-    "interval (ISO 8601), timetz",
-    "inet, cidr, macaddr, macaddr8, money, bit, varbit, pg_lsn",
-    "tsvector, tsquery, ltree, reg*",
-    "point, line, lseg, box, path, polygon, circle",
-    "arrays, hstore, geometry, vector",
-    "ranges, multiranges, composites, anything unknown",
-)
-
-
 TYPES = """\
 # Types
 
 Copy and stream both carry PostgreSQL's text form, so one codec serves both. What was in PostgreSQL is in ClickHouse, the
-same through copy, insert and update. A value that its ClickHouse type cannot hold becomes NULL, or the nearest bound
-where the column is not Nullable; it is counted by table, column and reason, and shows in the status
+same through copy, insert and update, as a value or as an array's element. A value that its ClickHouse type cannot hold becomes NULL, or
+the nearest bound where the column is not Nullable; it is counted by table, column and reason, and shows in the status
 (`on_unfit = "fail"` sets the table aside instead). In a key column it always sets the table aside: two keys must never
 merge.
 
-| PostgreSQL | ClickHouse | cannot be held |
-|---|---|---|"""
+| PostgreSQL | ClickHouse | arrives as it is | cannot be held | example |
+|---|---|---|---|---|"""
 
-TYPES_END = """\
-| domain | as its base type | |
+TYPES_END = f"""\
+| domain | as its base type | | | |
 
-A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside the key always
-is. `types` in the [configuration](configuration.md) asks for `String` or `LowCardinality(String)` instead. Dates and
-times have the range of the server, which is asked once: the years 1900 to 2299 in older ones; 1 to 9999 from ClickHouse
-26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no `Time64` (before 26.1), `time` is a `String`.
-Generated columns are left out of copy and stream alike.
+* **NULL.** A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside the key always
+  is. ClickHouse has no NULL for arrays and maps: it becomes empty, and is counted. With `nullable = false` NULL becomes the type's zero,
+  the same in copy and stream: 0, `false`, an empty text, array or map, 1970-01-01, midnight, the UUID of zeros. A NULL stays NULL where the column has a
+  DEFAULT in ClickHouse.
+* **Arrays** have the dimensions that the column declares (one, where it declares none). Lower bounds other than 1 are not kept, and are counted.
+  Elements of a domain over arrays are PostgreSQL's text.
+* **Keys.** In the sorting key an array, hstore, vector or geometry is PostgreSQL's text in a `String`.
+* **Other types.** `types` in the [configuration](configuration.md) asks for another one, if it holds every value: `String` and
+  `LowCardinality(String)` for any column, wider integers and floats, a Decimal with as many digits on either side, whole numbers for
+  `numeric(p, 0)`, `DateTime64(6, '…')` in another time zone, `JSON`, and arrays of these. For a numeric without a declaration any Decimal may be named. `bytea` and
+  `json` in `[settings]` choose the form of these types for the whole pipe.
+* **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in older ones; 1 to 9999 from
+  ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no `Time64` (before 26.1), `time` is a `String`.
+* **Vectors** with more than {MOST_DIMENSIONS:,} dimensions are too large to be expanded.
+* Generated columns are left out of copy and stream alike.
 """
 
 
 def _types() -> Iterator[str]:
     yield NOTE.format(origin="src/penstock/typemap.py")
     yield TYPES
-    for name in ROWS:
-        if name == "numeric":
+    for row in ROWS:
+        if "numeric" in row.names:
             for shown, precision, scale in NUMERICS:
-                yield _type_row(shown, _target("numeric", ((precision << 16) | (scale & 0x7FF)) + 4))
-        yield _type_row(_sql_name(name), _target(name))
-    yield _type_row("enum", ENUM)
-    for names in TEXT_LIKE:
-        yield _type_row(names, AS_TEXT)
+                yield _type_row(shown, _target(row, ((precision << 16) | (scale & 0x7FF)) + 4), row)
+        yield _type_row(", ".join(map(_sql_name, row.names)), _target(row), row)
+    yield _type_row("enum", ENUM, Row((), ENUM, "all; a new label needs nothing", "happy"))
+    for row in TEXTS:
+        yield _type_row(", ".join(row.names), AS_TEXT, row)
+    integers = Column("x", 1, Type(0, "_int4", "int4[]", TypeKind.ARRAY, inner=Type(0, "int4", "int4")), dimensions=2)
+    yield _type_row("T[][]", target_of(integers, NEWEST, Forms()), Row((), AS_TEXT, "all", "{{1,NULL},{2,3}}"))
     yield TYPES_END
 
 
-def _target(name: str, modifier: int = -1) -> Target:
-    return target_of(Column("x", 1, Type(0, name, name, TypeKind.BASE, modifier)), NEWEST)
+def _target(row: Row, modifier: int = -1) -> Target:
+    return row.of(Type(0, row.names[0], row.names[0], TypeKind.BASE, modifier), NEWEST, Forms())
 
 
-def _type_row(postgres: str, target: Target) -> str:
-    return f"| {postgres} | `{target.clickhouse}` | {target.unfit} |"
+def _type_row(postgres: str, target: Target, row: Row) -> str:
+    return f"| {postgres} | `{target.clickhouse}` | {row.range} | {target.unfit} | `{_cell(row.example)}` |"
 
 
 def _sql_name(name: str) -> str:
     known = {
         "int2": "smallint", "int4": "integer", "int8": "bigint", "float4": "real", "float8": "double precision", "bool": "boolean",
-        "numeric": "numeric without precision", "bytea": "bytea (raw bytes)",
+        "numeric": "numeric without precision",
     }  # fmt: skip
     return known.get(name, name)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+import re
+import struct
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
     from penstock.plan import Plan
 
-TOASTED = ("text", "bytea", "numeric")
+TOASTED = ("text", "bytea", "numeric", "int4[]", "text[]", "hstore")
 KEYS = ("int4", "int8", "text", "uuid", "numeric(12,3)", "date", "timestamptz", "float8", "bytea", "bool")
 TYPES = (
     *KEYS,
@@ -33,6 +37,17 @@ TYPES = (
     "time",
     "jsonb",
     "enum",
+    "int4[]",
+    "text[]",
+    "text[][]",
+    "numeric(4,2)[]",
+    "date[]",
+    "bytea[]",
+    "vector[]",
+    "hstore",
+    "vector",
+    "sparsevec",
+    "geometry",
 )
 OID = 16_384
 
@@ -90,6 +105,79 @@ def _words(rng: random.Random) -> str:
     return "".join(rng.choices("abc \t\n\r\\'\"\0\x7fäß€𝄞0N.", k=length))
 
 
+def _array(element: Callable[[random.Random], str], dimensions: int = 1) -> Callable[[random.Random], str]:
+    """As array_out prints it; sometimes with bounds, or of other dimensions."""
+
+    def quoted(rng: random.Random) -> str:
+        if rng.random() < 0.1:
+            return "NULL"
+        text = element(rng)
+        if text and text != "NULL" and not set(text) & set(' {}",\\\t\n\r'):
+            return text
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def listed(rng: random.Random, levels: int) -> str:
+        count = rng.choice((1, 1, 2, 3))
+        return "{" + ",".join(quoted(rng) if levels == 1 else listed(rng, levels - 1) for _ in range(count)) + "}"
+
+    def make(rng: random.Random) -> str:
+        levels = dimensions if rng.random() < 0.9 else rng.randint(1, 6)
+        bounds = "[0:1]" * levels + "=" if rng.random() < 0.05 else ""
+        return "{}" if rng.random() < 0.1 else bounds + listed(rng, levels)
+
+    return make
+
+
+def _hstore(rng: random.Random) -> str:
+    def quoted(text: str) -> str:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    pairs = (quoted(_words(rng)) + "=>" + (quoted(_words(rng)) if rng.random() < 0.8 else "NULL") for _ in range(3))
+    return ", ".join(itertools.islice(pairs, rng.randint(0, 3)))
+
+
+def _vector(rng: random.Random) -> str:
+    return "[" + ",".join(f"{rng.uniform(-9, 9):.6g}" for _ in range(rng.randint(1, 5))) + "]"
+
+
+def _sparse(rng: random.Random) -> str:
+    dimensions = rng.choice((1, 5, 200, 2_000_000))
+    places = sorted({rng.randint(1, min(dimensions, 200)) for _ in range(rng.randint(0, 3))})
+    return "{" + ",".join(f"{place}:{rng.uniform(-9, 9):.6g}" for place in places) + "}/" + str(dimensions)
+
+
+def _shape(rng: random.Random, level: int = 0) -> bytes:
+    """EWKB."""
+    flags = rng.choice((0, 0x8000_0000, 0x4000_0000, 0xC000_0000))
+    order, width = rng.choice("<>"), 2 + flags.bit_count()
+    if level == 0 and rng.random() < 0.5:
+        flags |= 0x2000_0000
+
+    def points(count: int) -> bytes:
+        numbers = (rng.choice((0.0, -1.5, 0.1 + 0.2, 1e300, rng.random(), math.nan)) for _ in range(count * width))
+        return struct.pack(f"{order}{count * width}d", *numbers)
+
+    def count(number: int) -> bytes:
+        return struct.pack(order + "I", number)
+
+    kind = rng.choice((1, 2, 3, 7, 8, 17) if level < 3 else (1, 2)) if rng.random() < 0.6 else rng.randint(0, 18)
+    head = (b"\1" if order == "<" else b"\0") + struct.pack(order + "I", kind | flags)
+    head += struct.pack(order + "i", 4326) if flags & 0x2000_0000 else b""
+    number = rng.randint(0, 2)
+    if kind == 1:
+        return head + points(1)
+    if kind in (2, 8):
+        return head + count(number) + points(number)
+    if kind in (3, 17):
+        return head + count(number) + b"".join(count(2) + points(2) for _ in range(number))
+    return head + count(number) + b"".join(_shape(rng, level + 1) for _ in range(number if level < 3 else 0))
+
+
+def _geometry(rng: random.Random) -> str:
+    text = _shape(rng).hex().upper()
+    return text if rng.random() < 0.9 else text[: rng.randint(0, len(text))]
+
+
 VALUES: dict[str, Callable[[random.Random], str]] = {
     "int2": _whole(-(2**15), 2**15 - 1),
     "int4": _whole(-(2**31), 2**31 - 1),
@@ -108,8 +196,48 @@ VALUES: dict[str, Callable[[random.Random], str]] = {
     "timestamp": _moment,
     "timestamptz": _moment,
     "time": lambda rng: "24:00:00" if rng.random() < 0.1 else _clock(rng),
+    "hstore": _hstore,
+    "vector": _vector,
+    "sparsevec": _sparse,
+    "geometry": _geometry,
 }
-MALFORMED = ("", "x", "-", "1.", "+1", "1e", "2024-02-30", "\\x0", "T", "12:00", "٣", "1_0", " 1", "NULL")
+VALUES |= {
+    "int4[]": _array(VALUES["int4"]),
+    "text[]": _array(_words),
+    "text[][]": _array(_words, 2),
+    "numeric[]": _array(_numeric),
+    "date[]": _array(_day),
+    "bytea[]": _array(VALUES["bytea"]),
+    "vector[]": _array(_vector),
+}
+MALFORMED = (
+    "{",
+    "{1,}",
+    '{"a',
+    '{"a"b}',
+    "{{1},2}",
+    "[0:1]={1",
+    '"a"=>',
+    '"a"=>"1",',
+    "[1,",
+    "[]",
+    "{1:1}/0",
+    "{5:1,}/9",
+    "",
+    "x",
+    "-",
+    "1.",
+    "+1",
+    "1e",
+    "2024-02-30",
+    "\\x0",
+    "T",
+    "12:00",
+    "٣",
+    "1_0",
+    " 1",
+    "NULL",
+)
 
 
 @dataclass
@@ -180,7 +308,9 @@ class Faker:
         if keyed and self.chance(0.8):
             return self._fitting(schema, index)  # unfit keys end the table too soon
         return (
-            VALUES[schema.types[index].partition("(")[0]](self.rng) if not self.tame else self._fitting(schema, index)
+            VALUES[re.sub(r"\(.*\)", "", schema.types[index])](self.rng)
+            if not self.tame
+            else self._fitting(schema, index)
         )
 
     def _fitting(self, schema: Schema, index: int) -> str:
@@ -205,6 +335,10 @@ class Faker:
             case "numeric":
                 zeros = rng.choice(("", "0", "00"))
                 return f"0.{number}{zeros}" if "5,5" in schema.types[index] else f"{number}.{zeros}".rstrip(".")
+            case "int4[]" | "text[]":
+                return "{" + ",".join([str(number)] * rng.randint(1, 3)) + "}"
+            case "hstore":
+                return f'"k"=>"{number}"'
             case _:
                 return str(number)
 

@@ -69,12 +69,26 @@ def rows_of(batch: Batch) -> list[dict[str, Any]]:
     return read_block(b"".join(batch.chunks()))
 
 
+def _counts(source: _Body, rows: int) -> list[int]:
+    ends = struct.unpack(f"<{rows}Q", source.take(8 * rows))
+    return [end - start for start, end in zip((0, *ends), ends, strict=False)]
+
+
 def _read_column(source: _Body, wire: str, rows: int) -> list[Any]:
     if wire.startswith("Nullable("):
         nulls = source.take(rows)
         assert set(nulls) <= {0, 1}
         values = _read_column(source, wire[9:-1], rows)
         return [None if null else value for null, value in zip(nulls, values, strict=True)]
+    if wire.startswith("Array("):
+        counts = _counts(source, rows)
+        elements = iter(_read_column(source, wire[6:-1], sum(counts)))
+        return [[next(elements) for _ in range(count)] for count in counts]
+    if wire.startswith("Map("):
+        counts = _counts(source, rows)
+        keys, values = (_read_column(source, each, sum(counts)) for each in wire[4:-1].split(", ", 1))
+        pairs = zip(keys, values, strict=True)
+        return [dict(next(pairs) for _ in range(count)) for count in counts]
     read = _reader(wire)
     return [read(source) for _ in range(rows)]
 

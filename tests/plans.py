@@ -23,7 +23,10 @@ TABLE_OID = 9000
 
 
 def type_of(sql: str) -> Type:
-    """``int4``, ``numeric(10,2)``, ``enum``: enough of PostgreSQL's names for tests."""
+    """``int4``, ``numeric(10,2)``, ``enum``, ``text[]``: enough of PostgreSQL's names for tests."""
+    if sql.endswith("[]"):
+        element = type_of(sql.rstrip("[]"))
+        return Type(2, "_" + element.name, sql, kind=TypeKind.ARRAY, modifier=element.modifier, inner=element)
     name, _, parameters = sql.partition("(")
     modifier = -1
     if name == "numeric" and parameters:
@@ -37,13 +40,14 @@ def table_of(columns: str, key: Sequence[str] = ("id",), *, full: bool = False, 
     parsed = []
     for number, part in enumerate(columns.split(", "), start=1):
         name, sql = part.split(" ", 1)
-        toasted = sql.rstrip("!") in ("text", "bytea", "numeric")
+        toasted = sql.rstrip("!") in ("text", "bytea", "numeric") or sql.rstrip("!").endswith("[]")
         parsed.append(
             Column(
                 name,
                 number,
                 type_of(sql.rstrip("!")),
                 not_null=sql.endswith("!") or name in key,
+                dimensions=sql.count("[]"),
                 may_be_unchanged=toasted,
             )
         )

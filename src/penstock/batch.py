@@ -6,21 +6,26 @@ completed before the block is sent (design.md, invariant 5).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from penstock.plan import Plan
 
 
 @dataclass(slots=True)
 class EncodedColumn:
-    """One Native column: the null map (one byte a row, 1 = NULL; None for a type that is not Nullable), and the values."""
+    """One Native column: the null map (one byte a row, 1 = NULL; None for a type that is not Nullable), and the values.
+
+    The values stand row after row. ``spread`` makes of them what the block holds, where that is something else: of arrays, whose
+    cells are a varint length and as many bytes, it makes offsets and elements (``decode/spread.py``).
+    """
 
     nulls: bytes | None
     values: bytes
+    spread: Callable[[bytes], bytes] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,10 @@ REASONS = {
     2: "infinity",  # ±infinity of a numeric, date or timestamp
     3: "too many digits",  # numeric
     4: "out of range",  # date, timestamp
+    5: "other dimensions",  # an array with more or fewer than declared, a sparse vector with too many
+    6: "lower bound",  # an array that does not begin at 1: its elements are kept
+    7: "null",  # where ClickHouse has no NULL: arrays and maps
+    8: "no object",  # JSON that is none
 }
 """Why a value did not fit. The numbers are shared with the compiled decoder."""
 
@@ -96,7 +105,7 @@ class Batch:
             yield _string(name) + _string(wire)
             if column.nulls is not None:
                 yield column.nulls
-            yield column.values
+            yield column.spread(column.values) if column.spread else column.values
 
     @property
     def size(self) -> int:

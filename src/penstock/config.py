@@ -210,6 +210,14 @@ class Settings(Section):
     nullable: bool = Field(
         default=True, description="NULL stays NULL. `false`: columns are not Nullable, NULL becomes the type's zero."
     )
+    bytea: Literal["raw", "hex", "base64"] = Field(
+        default="raw", description="What a `bytea` becomes: its bytes, or their text in hexadecimal digits or base64."
+    )
+    json_type: Literal["string", "json"] = Field(
+        default="string",
+        alias="json",
+        description="What `json` and `jsonb` become: `string`, byte for byte, or ClickHouse's `json`, where the server has it.",
+    )
     on_unfit: Literal["null", "fail"] = Field(
         default="null",
         description="A value that its ClickHouse type cannot hold: `null` makes it NULL or the nearest bound, and counts it; "
@@ -314,7 +322,9 @@ def _known_keys(loc: tuple[int | str, ...]) -> set[str]:
     for step in loc:
         if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
             model = _model_in(model.model_fields[str(step)].annotation)
-    return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return set()
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> Any:

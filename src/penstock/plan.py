@@ -10,7 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from penstock.errors import ConfigError, KeyMissingError
-from penstock.typemap import Capabilities, Codec, Target, target_of
+from penstock.override import overridden
+from penstock.typemap import AS_TEXT, Capabilities, Codec, Forms, Kind, Target, target_of, with_null
 
 if TYPE_CHECKING:
     from penstock.config import Pipe, TableOptions
@@ -37,7 +38,10 @@ class Operation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PlanColumn:
-    """One source column on its way. ``nullable`` means that a null map precedes the values in the Native column."""
+    """One source column on its way. ``nullable`` means that a null map precedes the values in the Native column.
+
+    ``null_is_unfit``: the source has NULL here and the destination has none, so each is counted.
+    """
 
     name: str  # in PostgreSQL and in ClickHouse
     codec: Codec
@@ -46,6 +50,7 @@ class PlanColumn:
     nullable: bool
     may_be_unchanged: bool  # an UPDATE may leave it out ('u')
     sql: str  # PostgreSQL's name of the type, for casts when the source is read again
+    null_is_unfit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +120,11 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     shape = Shape(options.shape)
     key_names = _key_names(table, options, shape)
     nullable = pipe.settings.nullable
+    forms = Forms(bytea=pipe.settings.bytea, json=pipe.settings.json_type)
     columns = tuple(
         _plan_column(
             column,
-            target_of(column, server, options.types.get(column.name, "")),
+            _target(column, server, forms, wanted=options.types.get(column.name), keyed=column.name in key_names),
             keyed=column.name in table.key,
             nullable=nullable,
         )
@@ -140,25 +146,32 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     )
 
 
+def _target(column: Column, server: Capabilities, forms: Forms, *, wanted: str | None, keyed: bool) -> Target:
+    """A column of the sorting key keeps PostgreSQL's text where its type holds other values, or changes them."""
+    target = target_of(column, server, forms) if wanted is None else overridden(column, wanted, server)
+    return AS_TEXT if keyed and (target.codec.nested or target.codec.kind in _NO_KEY) else target
+
+
+_NO_KEY = (Kind.GEOMETRY, Kind.JSON)
+
+
 def _plan_column(column: Column, target: Target, *, keyed: bool, nullable: bool) -> PlanColumn:
     """NULL is possible where the source allows it, or where some values have no place in the type; never in the source's key."""
-    with_null = nullable and not keyed and (not column.not_null or target.always_nullable)
+    has_null = nullable and not keyed and (not column.not_null or target.always_nullable)
+    nested = target.codec.nested
 
     def wrapped(name: str) -> str:
-        if not with_null:
-            return name
-        if name.startswith("LowCardinality("):
-            return f"LowCardinality(Nullable({name.removeprefix('LowCardinality(')[:-1]}))"
-        return f"Nullable({name})"
+        return with_null(name) if has_null and not nested else name
 
     return PlanColumn(
         name=column.name,
         codec=target.codec,
         clickhouse=wrapped(target.clickhouse),
         wire=wrapped(target.wire),
-        nullable=with_null,
+        nullable=has_null and not nested,
         may_be_unchanged=column.may_be_unchanged,
         sql=column.type.sql,
+        null_is_unfit=has_null and nested,
     )
 
 

@@ -28,6 +28,7 @@ class Type:
     kind: TypeKind = TypeKind.BASE
     modifier: int = -1
     inner: Type | None = None  # a domain's base type, an array's element
+    delimiter: str = ","  # between its values in an array's text
 
     @property
     def base(self) -> Type:

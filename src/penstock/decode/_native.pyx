@@ -4,10 +4,11 @@
 Rows are decoded in C without the interpreter (native/*.h); here its results become items. A decoder belongs to one thread at
 a time: a second one that comes while it works gets a RuntimeError.
 
-    buffer.h ─ integers.h floats.h decimal.h moments.h texts.h     one value's text to its encoding
-             └ layout.h ─ block.h ─ fold.h                         a plan's codecs, rows in columns, holes filled
-                                  └ change.h ─ frames.h ─ stream.h pgoutput
-                                             └ copytext.h          COPY
+    buffer.h ─ integers.h floats.h decimal.h moments.h texts.h geometry.h     one value's text to its encoding
+             └ layout.h ─ nested.h                                            a plan's codecs, arrays and maps of them
+                        └ block.h ─ fold.h                                    rows in columns, holes filled
+                                  └ change.h ─ frames.h ─ stream.h            pgoutput
+                                             └ copytext.h                     COPY
 """
 
 from penstock.batch import REASONS, Batch, EncodedColumn, Hole, Rejected, Truncate, Unfit, Value
@@ -57,15 +58,17 @@ def encode(codec, text):
         return _codecs.encode(codec, None)
     kept = text
     c.nullable = c.in_key = c.in_identity = 0
-    _set_column(&c, codec)
+    c.element = NULL
     out.data, out.len, out.cap = NULL, 0, 0
     try:
+        _set_column(&c, codec)
         status = encode_value(&c, kept, len(kept), &out)
         if status == NO_MEMORY:
             raise MemoryError
         if status == MALFORMED:
             _codecs.encode(codec, text)  # finds the words
             raise ValueError("the compiled decoder refuses a text that the plain one takes")
-        return Value(status != OK and codec.kind is Kind.DECIMAL, out.data[: out.len])
+        return Value(status != OK and codec.kind in (Kind.DECIMAL, Kind.JSON), out.data[: out.len])
     finally:
+        column_free(&c)
         buffer_free(&out)

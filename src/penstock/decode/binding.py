@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from penstock.batch import Rejected
+from penstock.batch import REASONS, Rejected
 from penstock.decode.codecs import UnfitError, encoder_of, zero_of
+from penstock.decode.codecs.unfit import NULL
 from penstock.decode.messages import UNCHANGED, Field, Unchanged
 from penstock.decode.rows import Cell, Names, Row
 from penstock.errors import FrameError
@@ -50,6 +51,8 @@ class Encoding:
         written = _Written()
         cells: list[Cell] = []
         for index, text in enumerate(texts):
+            if text is None and self.plan.columns[index].null_is_unfit:
+                self._count_null(index, written)
             cells.append(text if isinstance(text, Unchanged) else self._cell(index, text, written))
         return Row(cells, operation, text_bytes=written.text_bytes, unfit=written.unfit)
 
@@ -92,6 +95,11 @@ class Encoding:
         if written:
             written.unfit.append((index, error.reason))
         return None if self.plan.columns[index].nullable and not error.bounded else error.nearest
+
+    def _count_null(self, index: int, written: _Written) -> None:
+        if self.plan.fail_on_unfit:
+            raise self._rejected(index, REASONS[NULL])
+        written.unfit.append((index, NULL))
 
     def _rejected(self, index: int, reason: str) -> RowRejectedError:
         plan = self.plan

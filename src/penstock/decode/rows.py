@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from penstock.batch import REASONS, Batch, EncodedColumn, Hole, Unfit
 from penstock.decode.codecs import zero_of
 from penstock.decode.messages import UNCHANGED, Unchanged
+from penstock.decode.spread import spreading
 from penstock.plan import Operation, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from penstock.plan import Plan
+    from penstock.plan import Plan, PlanColumn
 
 Cell = bytes | Unchanged | None  # encoded, not known yet, NULL
 Key = tuple[Cell, ...]
@@ -74,8 +75,7 @@ class Pending:
         rows = self._rows
         folded = _fold(self.plan, rows) if any(row.names for row in rows) else 0
         columns = [
-            _column([row.cells[index] for row in rows], zero_of(column.codec), nullable=column.nullable)
-            for index, column in enumerate(self.plan.columns)
+            _column([row.cells[index] for row in rows], column) for index, column in enumerate(self.plan.columns)
         ]
         return Batch(
             plan=self.plan,
@@ -124,10 +124,12 @@ def _fill(cells: list[Cell], before: list[Cell]) -> int:
     return filled
 
 
-def _column(cells: list[Cell], zero: bytes, *, nullable: bool) -> EncodedColumn:
+def _column(cells: list[Cell], column: PlanColumn) -> EncodedColumn:
     """NULL and a hole both stand as the type's zero; only NULL is marked in the null map."""
-    nulls = bytes([cell is None for cell in cells]) if nullable else None
-    return EncodedColumn(nulls, b"".join([cell if isinstance(cell, bytes) else zero for cell in cells]))
+    zero = zero_of(column.codec)
+    nulls = bytes([cell is None for cell in cells]) if column.nullable else None
+    values = b"".join([cell if isinstance(cell, bytes) else zero for cell in cells])
+    return EncodedColumn(nulls, values, spreading(column.codec))
 
 
 def _metadata(plan: Plan, rows: list[Row]) -> list[EncodedColumn]:

@@ -186,6 +186,7 @@ class _Types:
             kind=TypeKind.ARRAY if row.element else _KINDS.get(row.typtype, TypeKind.BASE),
             modifier=modifier,
             inner=self.of(*inner) if inner else None,
+            delimiter=row.delimiter,
         )
 
     def dimensions(self, oid: int, declared: int) -> int:

@@ -38,7 +38,7 @@ select t.oid,
        case when n.nspname <> 'pg_catalog' and exists (
            select from pg_catalog.pg_type b where b.typname = t.typname and b.typnamespace = 'pg_catalog'::regnamespace
        ) then n.nspname || '.' || t.typname else t.typname::text end as name,
-       t.typtype::text, t.typbasetype, t.typtypmod, t.typndims, t.typstorage <> 'p' as toastable,
+       t.typtype::text, t.typbasetype, t.typtypmod, t.typndims, t.typstorage <> 'p' as toastable, t.typdelim::text as delimiter,
        coalesce((select e.oid from pg_catalog.pg_type e where e.typarray = t.oid limit 1), 0) as element
 from pg_catalog.pg_type t
 join pg_catalog.pg_namespace n on n.oid = t.typnamespace

@@ -23,6 +23,7 @@ cdef class _Layout:
         for index, each in enumerate(plan.columns):
             _set_column(&self.shape.columns[index], each.codec)
             self.shape.columns[index].nullable = each.nullable
+            self.shape.columns[index].null_is_unfit = each.null_is_unfit
             self.shape.columns[index].in_key = index in plan.key
             self.shape.columns[index].in_identity = index in plan.identity
         for place, index in enumerate(compared):
@@ -42,12 +43,52 @@ cdef int _set_column(column *c, codec) except -1:
         raise ValueError(f"no codec writes {codec}")
     if codec.kind is Kind.DECIMAL and not (0 <= c.scale <= c.precision <= 76 and c.width == _decimal_width(c.precision)):
         raise ValueError(f"no codec writes {codec}")
+    if codec.kind is Kind.ARRAY:
+        _set_element(c, codec)
     return 0
+
+
+cdef int _set_element(column *c, codec) except -1:
+    if not 1 <= codec.dimensions <= MOST_LEVELS:
+        raise ValueError(f"no codec writes {codec}")
+    c.element = <column *>calloc(1, sizeof(column))
+    if c.element == NULL:
+        raise MemoryError
+    c.dimensions, c.delimiter, c.element_nullable = codec.dimensions, ord(codec.delimiter), codec.element_nullable
+    c.element.nullable = codec.element_nullable
+    _set_column(c.element, codec.element)
+    return 0
+
+
+cdef class _Spread:
+    """Makes Native columns of the cells of one column, without the interpreter."""
+
+    cdef _Layout layout
+    cdef size_t index
+
+    def __init__(self, _Layout layout, size_t index):
+        self.layout, self.index = layout, index
+
+    def __call__(self, bytes values):
+        cdef const uint8_t *start = values
+        cdef size_t length = len(values)
+        cdef buffer out
+        cdef int good
+        out.data, out.len, out.cap = NULL, 0, 0
+        with nogil:
+            good = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
+        try:
+            if not good:
+                raise MemoryError
+            return PyBytes_FromStringAndSize(<char *>out.data, out.len) if out.len else b""
+        finally:
+            buffer_free(&out)
 
 
 _WIDTHS = {
     Kind.INT16: 2, Kind.INT32: 4, Kind.INT64: 8, Kind.UINT32: 4, Kind.FLOAT32: 4, Kind.FLOAT64: 8, Kind.BOOL: 1,
     Kind.STRING: 0, Kind.BYTEA: 0, Kind.UUID: 16, Kind.DATE32: 4, Kind.DATETIME64: 8, Kind.TIME64: 8,
+    Kind.HEX: 0, Kind.BASE64: 0, Kind.JSON: 0, Kind.GEOMETRY: 0, Kind.ARRAY: 0, Kind.MAP: 0, Kind.VECTOR: 0,
 }
 
 
@@ -79,7 +120,8 @@ cdef object _batch(block *b):
         columns = []
         for i in range(shape.count):
             nulls = _reserved(&b.columns[i].nulls, pieces, &count) if shape.columns[i].nullable else None
-            columns.append(EncodedColumn(nulls, _reserved(&b.columns[i].values, pieces, &count)))
+            spread = _Spread(<_Layout>shape.owner, i) if plan.columns[i].codec.nested else None
+            columns.append(EncodedColumn(nulls, _reserved(&b.columns[i].values, pieces, &count), spread))
         columns.append(EncodedColumn(None, _reserved(&b.versions, pieces, &count)))
         columns.append(EncodedColumn(None, _reserved(&b.deleted, pieces, &count)))
         if shape.history:
@@ -118,7 +160,7 @@ cdef tuple _unfit(block *b, plan):
     cdef int reason
     found = []
     for i in range(b.shape.count):
-        for reason in range(4):
+        for reason in range(REASON_COUNT):
             if b.columns[i].unfit[reason]:
                 found.append(Unfit(plan.columns[i].name, REASONS[reason + 1], b.columns[i].unfit[reason]))
     return tuple(found)

@@ -2,7 +2,7 @@
 #ifndef PENSTOCK_BLOCK_H
 #define PENSTOCK_BLOCK_H
 
-#include "layout.h"
+#include "nested.h"
 
 enum field_kind {
     FIELD_NULL = 0,
@@ -26,7 +26,7 @@ typedef struct {
     buffer nulls; /* one byte a row, only where the column is nullable */
     buffer values;
     size_t mark; /* where the last row's value begins, of columns whose width varies */
-    uint64_t unfit[4];
+    uint64_t unfit[REASON_COUNT];
 } cells;
 
 /* An unchanged value that its row does not know. */
@@ -177,7 +177,10 @@ static int judge_unfit(block *b, uint32_t index, int reason) {
         return reason;
     }
     if (unfit_is_null(c)) {
-        memset(v->values.data + v->values.len - c->width, 0, (size_t)c->width);
+        v->values.len = v->mark;
+        if (!buffer_append_zeros(&v->values, zero_width(c))) {
+            return NO_MEMORY;
+        }
         v->nulls.data[v->nulls.len - 1] = 1;
     }
     return buffer_append(&b->unfit_cells, &found, sizeof found) ? OK : NO_MEMORY;
@@ -196,6 +199,15 @@ static inline int append_text(block *b, uint32_t index, const field *f) {
         return NO_MEMORY;
     }
     return __builtin_expect(status == OK, 1) ? OK : judge_unfit(b, index, status);
+}
+
+/* NULL, which is counted where ClickHouse has none. */
+static inline int append_null(block *b, uint32_t index) {
+    const column *c = &b->shape->columns[index];
+    if (!append_zero(c, &b->columns[index], 1)) {
+        return NO_MEMORY;
+    }
+    return __builtin_expect(!c->null_is_unfit, 1) ? OK : judge_unfit(b, index, UNFIT_NULL);
 }
 
 static int append_hole(block *b, uint32_t index) {
@@ -249,7 +261,7 @@ static inline refusal block_append_columns(block *b, const field *tuple, const i
             bytes += f->len;
             out.status = append_text(b, i, f);
         } else if (f->kind == FIELD_NULL) {
-            out.status = append_zero(&b->shape->columns[i], &b->columns[i], 1) ? OK : NO_MEMORY;
+            out.status = append_null(b, i);
         } else {
             out.status = append_hole(b, i) ? OK : NO_MEMORY;
         }
@@ -301,7 +313,7 @@ static int block_differs(block *b, uint32_t index, const field *old, int *status
         *status = buffer_append_zeros(&b->scratch, zero_width(c)) ? OK : NO_MEMORY;
     } else {
         *status = encode_value(c, old->data, old->len, &b->scratch);
-        if (*status >= UNFIT_NAN && *status <= UNFIT_RANGE && !c->in_identity) {
+        if (*status != OK && *status < MALFORMED && !c->in_identity) {
             old_is_null = unfit_is_null(c);
             *status = OK;
         }

@@ -7,16 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 1 to 4 are the numbers of batch.REASONS: such a value has been replaced by the nearest one. */
+/* 1 to 8 are the numbers of batch.REASONS: such a value has been replaced by the nearest one. */
 enum status {
     OK = 0,
     UNFIT_NAN = 1,
     UNFIT_INFINITY = 2,
     UNFIT_DIGITS = 3,
     UNFIT_RANGE = 4,
-    MALFORMED = 5, /* nothing was written */
-    NO_MEMORY = 6, /* nothing was written */
+    UNFIT_DIMENSIONS = 5,
+    UNFIT_BOUND = 6,
+    UNFIT_NULL = 7,
+    UNFIT_OBJECT = 8,
+    MALFORMED = 9,  /* nothing was written */
+    NO_MEMORY = 10, /* nothing was written */
 };
+
+#define REASON_COUNT 8
 
 typedef struct {
     uint8_t *data;

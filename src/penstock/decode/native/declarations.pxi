@@ -10,6 +10,7 @@ cdef extern from "native/buffer.h" nogil:
         size_t cap
     enum:
         OK
+        REASON_COUNT
         MALFORMED
         NO_MEMORY
     void buffer_free(buffer *b)
@@ -37,6 +38,11 @@ cdef extern from "native/layout.h" nogil:
         uint8_t nullable
         uint8_t in_key
         uint8_t in_identity
+        uint8_t null_is_unfit
+        uint8_t element_nullable
+        uint8_t delimiter
+        int dimensions
+        column *element
     ctypedef struct layout:
         size_t count
         column *columns
@@ -51,7 +57,12 @@ cdef extern from "native/layout.h" nogil:
         void *owner
     int layout_start(layout *l, size_t count, size_t compared, size_t identity)
     void layout_free(layout *l)
+    void column_free(column *c)
     int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out)
+
+cdef extern from "native/nested.h" nogil:
+    int MOST_LEVELS
+    int spread_cells(const column *c, const uint8_t *cells, size_t len, buffer *out)
 
 cdef extern from "native/block.h" nogil:
     ctypedef struct field:

@@ -5,6 +5,7 @@
 #include "buffer.h"
 #include "decimal.h"
 #include "floats.h"
+#include "geometry.h"
 #include "integers.h"
 #include "moments.h"
 #include "texts.h"
@@ -25,9 +26,16 @@ enum kind {
     KIND_DATE32 = 12,
     KIND_DATETIME64 = 13,
     KIND_TIME64 = 14,
+    KIND_HEX = 15,
+    KIND_BASE64 = 16,
+    KIND_JSON = 17,
+    KIND_GEOMETRY = 18,
+    KIND_ARRAY = 19,
+    KIND_MAP = 20,
+    KIND_VECTOR = 21,
 };
 
-typedef struct {
+typedef struct column {
     int kind;
     int width; /* bytes a value, 0 where it varies */
     int precision;
@@ -37,6 +45,11 @@ typedef struct {
     uint8_t nullable;
     uint8_t in_key;
     uint8_t in_identity;
+    uint8_t null_is_unfit;
+    uint8_t element_nullable; /* from here on: of an array */
+    uint8_t delimiter;
+    int dimensions;
+    struct column *element;
 } column;
 
 typedef struct {
@@ -54,7 +67,19 @@ typedef struct {
     void *owner;  /* the Python object that holds this */
 } layout;
 
+static void column_free(column *c) {
+    if (c->element != NULL) {
+        column_free(c->element);
+        free(c->element);
+        c->element = NULL;
+    }
+}
+
 static void layout_free(layout *l) {
+    size_t i;
+    for (i = 0; l->columns != NULL && i < l->count; i++) {
+        column_free(&l->columns[i]);
+    }
     free(l->columns);
     free(l->compared);
     free(l->identity);
@@ -75,6 +100,11 @@ static int layout_start(layout *l, size_t count, size_t compared, size_t identit
     l->identity_count = identity;
     return 1;
 }
+
+/* In nested.h. */
+static int encode_array(const column *c, const uint8_t *s, size_t n, buffer *out);
+static int encode_map(const uint8_t *s, size_t n, buffer *out);
+static int encode_vector(const uint8_t *s, size_t n, buffer *out);
 
 /* Append one value's encoding, for an unfit one that of the value nearest to it; see enum status. */
 static inline int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out) {
@@ -107,14 +137,28 @@ static inline int encode_value(const column *c, const uint8_t *s, size_t n, buff
         return encode_datetime64(s, n, c->minimum, c->maximum, out);
     case KIND_TIME64:
         return encode_time64(s, n, out);
+    case KIND_HEX:
+        return encode_hex(s, n, out);
+    case KIND_BASE64:
+        return encode_base64(s, n, out);
+    case KIND_JSON:
+        return encode_json(s, n, out);
+    case KIND_GEOMETRY:
+        return encode_geometry(s, n, out);
+    case KIND_ARRAY:
+        return encode_array(c, s, n, out);
+    case KIND_MAP:
+        return encode_map(s, n, out);
+    case KIND_VECTOR:
+        return encode_vector(s, n, out);
     default:
         return MALFORMED;
     }
 }
 
-/* Dates have a bound to stand in for what does not fit; a numeric becomes NULL where it can. */
+/* Dates have a bound to stand in for what does not fit; a numeric becomes NULL where it can, and so does JSON. */
 static inline int unfit_is_null(const column *c) {
-    return c->nullable && c->kind == KIND_DECIMAL;
+    return c->nullable && (c->kind == KIND_DECIMAL || c->kind == KIND_JSON);
 }
 
 /* Bytes of the type's zero, which stands for NULL and in a hole: all of them 0. */
