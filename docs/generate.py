@@ -16,10 +16,10 @@ from typer.main import get_command
 from penstock import errors
 from penstock.cli.main import app
 from penstock.config import Pipe, Secret, Section, Ssh, parse
+from penstock.decode.codecs.nested import MOST_DIMENSIONS
 from penstock.errors import NotYetError, PenstockError
 from penstock.pipeline.prepare import refuse_not_yet
 from penstock.table import Column, Type, TypeKind
-from penstock.decode.codecs.nested import MOST_DIMENSIONS
 from penstock.typemap import AS_TEXT, ENUM, ROWS, TEXTS, Capabilities, Forms, Row, Target, target_of
 
 if TYPE_CHECKING:
@@ -191,19 +191,21 @@ merge.
 TYPES_END = f"""\
 | domain | as its base type | | | |
 
-* **NULL.** A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside the key always
-  is. ClickHouse has no NULL for arrays and maps: it becomes empty, and is counted. With `nullable = false` NULL becomes the type's zero,
-  the same in copy and stream: 0, `false`, an empty text, array or map, 1970-01-01, midnight, the UUID of zeros. A NULL stays NULL where the column has a
-  DEFAULT in ClickHouse.
-* **Arrays** have the dimensions that the column declares (one, where it declares none). Lower bounds other than 1 are not kept, and are counted.
-  Elements of a domain over arrays are PostgreSQL's text.
+* **NULL.** A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside
+  the key always is. ClickHouse has no NULL for arrays and maps: it becomes empty, and is counted. With `nullable =
+  false` NULL becomes the type's zero, the same in copy and stream: 0, `false`, an empty text, array or map,
+  1970-01-01, midnight, the UUID of zeros. A NULL stays NULL where the column has a DEFAULT in ClickHouse.
+* **Arrays** have the dimensions that the column declares (one, where it declares none). Lower bounds other than 1 are
+  not kept, and are counted. Elements of a domain over arrays are PostgreSQL's text.
 * **Keys.** In the sorting key an array, hstore, vector or geometry is PostgreSQL's text in a `String`.
-* **Other types.** `types` in the [configuration](configuration.md) asks for another one, if it holds every value: `String` and
-  `LowCardinality(String)` for any column, wider integers and floats, a Decimal with as many digits on either side, whole numbers for
-  `numeric(p, 0)`, `DateTime64(6, '…')` in another time zone, `JSON`, and arrays of these. For a numeric without a declaration any Decimal may be named. `bytea` and
-  `json` in `[settings]` choose the form of these types for the whole pipe.
-* **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in older ones; 1 to 9999 from
-  ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no `Time64` (before 26.1), `time` is a `String`.
+* **Other types.** `types` in the [configuration](configuration.md) asks for another one, if it holds every value:
+  `String` and `LowCardinality(String)` for any column, wider integers and floats, a Decimal with as many digits on
+  either side, whole numbers for `numeric(p, 0)`, `DateTime64(6, '…')` in another time zone, and arrays of these. For
+  a numeric without a declaration any Decimal may be named. `bytea` and `json` in `[settings]` choose the form of
+  these types for the whole pipe.
+* **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in
+  older ones; 1 to 9999 from ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no
+  `Time64` (before 26.1), `time` is a `String`.
 * **Vectors** with more than {MOST_DIMENSIONS:,} dimensions are too large to be expanded.
 * Generated columns are left out of copy and stream alike.
 """

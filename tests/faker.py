@@ -335,10 +335,12 @@ class Faker:
             case "numeric":
                 zeros = rng.choice(("", "0", "00"))
                 return f"0.{number}{zeros}" if "5,5" in schema.types[index] else f"{number}.{zeros}".rstrip(".")
-            case "int4[]" | "text[]":
-                return "{" + ",".join([str(number)] * rng.randint(1, 3)) + "}"
-            case "hstore":
-                return f'"k"=>"{number}"'
+            case "int4[]" | "text[]" | "hstore" as nested:
+                return (
+                    f'"k"=>"{number}"'
+                    if nested == "hstore"
+                    else "{" + ",".join([str(number)] * rng.randint(1, 3)) + "}"
+                )
             case _:
                 return str(number)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, NotYetError
 from penstock.typemap import (
     AS_TEXT,
-    JSON,
     Capabilities,
     Codec,
     Forms,
@@ -95,8 +94,8 @@ def _scalar(base: Type, name: str, server: Capabilities) -> Target | None:
         return _numeric(base, name)
     if base.name in ("timestamp", "timestamptz") and _INSTANT.fullmatch(name):
         return Target(natural.codec, name, natural.wire, unfit=natural.unfit)
-    if base.name in ("json", "jsonb") and name == "JSON" and server.json:
-        return JSON
+    if base.name in ("json", "jsonb") and name == "JSON":
+        raise NotYetError("types: the JSON type is not supported yet", hint="Leave it out: JSON arrives as a String.")
     return None
 
 

@@ -183,7 +183,6 @@ def test_overrides(sql: str, asked: str, clickhouse: str, wire: str) -> None:
         ("date", "Date"),
         ("timestamp", "DateTime"),
         ("timestamp", "DateTime64(3)"),
-        ("jsonb", "JSON"),  # this server has none
         ("text", "FixedString(3)"),
         ("int4[]", "Array(Int64)) engine = Null"),
         ("int4[]", "Array(Array(Nullable(Int32)))"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from penstock.batch import Value
+from penstock.batch import Value, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,9 @@ def _column(body: bytes, place: int, type_: str, rows: int) -> tuple[list[Value]
     if type_.startswith("Nullable("):
         type_ = type_.removeprefix("Nullable(")[:-1]
         nulls, place = body[place : place + rows], place + rows
+    if type_.startswith(("Array(", "Map(")):
+        cells, place = _cells(body, place, type_, rows)
+        return [Value(null=False, data=varint(len(cell)) + cell) for cell in cells], place
     if type_ == "String":
         values = []
         for null in nulls:
@@ -58,6 +63,37 @@ def _column(body: bytes, place: int, type_: str, rows: int) -> tuple[list[Value]
     end = place + rows * width
     cut = (body[start : start + width] for start in range(place, end, width))
     return [Value(bool(null), data) for null, data in zip(nulls, cut, strict=True)], end
+
+
+def _cells(body: bytes, place: int, type_: str, rows: int) -> tuple[list[bytes], int]:
+    """Arrays and maps as cells, without their lengths (``typemap.NESTED``)."""
+    ends = struct.unpack_from(f"<{rows}Q", body, place)
+    counts = [end - start for start, end in zip((0, *ends), ends, strict=False)]
+    items, place = _items(body, place + 8 * rows, type_, ends[-1] if rows else 0)
+    each = iter(items)
+    return [count.to_bytes(4, "little") + b"".join(islice(each, count)) for count in counts], place
+
+
+def _items(body: bytes, place: int, type_: str, count: int) -> tuple[list[bytes], int]:
+    """What stands in the cells: a map's pairs, an array's next dimension, or its elements with a byte for NULL where they have it."""
+    if type_.startswith("Map("):
+        key_type, value_type = type_.removeprefix("Map(")[:-1].split(", ", 1)
+        keys, place = _column(body, place, key_type, count)
+        values, place = _column(body, place, value_type, count)
+        return [key.data + bytes([value.null]) + value.data for key, value in zip(keys, values, strict=True)], place
+    inner = type_.removeprefix("Array(")[:-1]
+    if inner.startswith("Array(") and _innermost(inner).startswith("Nullable("):
+        return _cells(body, place, inner, count)
+    elements, place = _column(body, place, inner, count)
+    if inner.startswith("Nullable("):
+        return [bytes([element.null]) + element.data for element in elements], place
+    return [element.data for element in elements], place
+
+
+def _innermost(type_: str) -> str:
+    while type_.startswith("Array("):
+        type_ = type_.removeprefix("Array(")[:-1]
+    return type_
 
 
 def _width(type_: str) -> int:
