@@ -54,7 +54,8 @@ class ClickHouseServer:
     """A ClickHouse server, running after ``start()``.
 
     Users: ``default`` and ``penstock`` may do everything, ``limited`` only SELECT, ``reader`` is read-only; all but
-    ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config`` more of the server's own XML, ``engine`` the release.
+    ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config`` more of the server's own XML,
+    ``engine`` is the release.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Finds the newest stored rows of keys: what completes rows whose UPDATE left out unchanged values (clickhouse.md 11 to 13).
 
 Keys come as PostgreSQL's text and are read by ClickHouse, once for the primary index and once to match the rows found
-with the keys asked for: ``1.0`` and ``1.00`` are one numeric key. Only floats go as bytes: before 26 it reads their last digits wrong. Values go back as the bytes of a Native column.
+with the keys asked for: ``1.0`` and ``1.00`` are one numeric key. Only floats go as bytes: older servers read their last
+digits wrong. Values go back as the bytes of a Native column.
 """
 
 from __future__ import annotations
