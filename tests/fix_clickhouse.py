@@ -1,6 +1,6 @@
 """ClickHouse for tests: a server over HTTP and chDB inside this process, and a fresh database a test.
 
-A test that takes ``place`` runs twice: embedded, and against the server.
+A test that takes ``place`` runs twice: embedded, and against the server. ``--ch 24.8`` makes that server an older one for a run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.plans import pipe_of, table_of
 from tests.servers.clickhouse import PASSWORD, ClickHouseServer
+from tests.servers.clickhouse_engines import NEWEST, SERVERS
 
 from penstock.clickhouse import capabilities, ddl
 from penstock.clickhouse.client import Client, quoted
@@ -89,10 +90,14 @@ def _copy_text(value: str | None) -> str:
     return value.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ch", default=NEWEST, choices=SERVERS, help="the ClickHouse release of the server")
+
+
 @pytest.fixture(scope="session")
-def clickhouse_server() -> Iterator[ClickHouseServer]:
+def clickhouse_server(request: pytest.FixtureRequest) -> Iterator[ClickHouseServer]:
     """A running server; tests that stop it start one of their own instead."""
-    with ClickHouseServer() as server:
+    with ClickHouseServer(engine=request.config.getoption("--ch")) as server:
         yield server
 
 

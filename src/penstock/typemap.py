@@ -102,6 +102,7 @@ class Capabilities:
     date32: tuple[int, int]  # first and last day, days since 1970-01-01
     datetime64: tuple[int, int]  # first and last microsecond since 1970-01-01
     time64: bool
+    json: bool = False  # the type JSON, also Nullable, without a setting
     embedded: bool = False
     json: bool = False  # the JSON type, and Nullable(JSON)
 

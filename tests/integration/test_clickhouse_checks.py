@@ -56,7 +56,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_an_old_version(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "OLDEST", (99, 1))
+    monkeypatch.setattr(capabilities, "OLDEST", (99, 1))
     (finding,) = checks.check(place.client, place.database)
     assert (finding.check, finding.severity) == ("destination version", Severity.BLOCKING)
     assert "needs 99.1 or newer" in finding.problem

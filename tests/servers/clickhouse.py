@@ -1,13 +1,12 @@
 """One running ClickHouse on loopback, HTTP and native TCP, with a data folder of its own: start, stop, kill, query.
 
-The server is the shared library of npm's chdb package, driven as clickhouse-local that listens
-(``clickhouse_process.py``). Users come from a users.xml: it has no SQL CREATE USER, no ON CLUSTER, no Replicated tables.
+The server is a shared library (``clickhouse_engines.py``) in a process of its own (``clickhouse_process.py``). Users come from a
+users.xml. The newer ones are clickhouse-local that listens: no SQL CREATE USER, no ON CLUSTER, no Replicated tables.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -21,10 +20,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from tests.servers.postgres_binaries import fetch_npm, locked
+from tests.servers.clickhouse_engines import ENGINES, NEWEST, SERVER_MAIN
 
-PACKAGE, VERSION = "@chdb/lib-linux-x64-gnu", "26.7.3-stable.1"
-SHA256 = "36ad4e999882821ef13cf2d0f52c93f48e6ee1b4498b35a201c23ce4b8d15bf5"  # of libchdb.so
 PASSWORD = "penstock"
 START_SECONDS = 60
 
@@ -53,28 +50,23 @@ _LISTEN = (
 )
 
 
-def library() -> Path:
-    """``libchdb.so``, fetched and compared with its checksum once."""
-    home = fetch_npm(PACKAGE, VERSION)
-    file, mark = home / "libchdb.so", home / "verified"
-    with locked(home.with_name(home.name + ".lock")):
-        if not mark.exists():
-            with file.open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
-            if found != SHA256:
-                raise RuntimeError(f"{file} has checksum {found}; remove {home} to fetch it again")
-            mark.touch()
-    return file
-
-
 class ClickHouseServer:
     """A ClickHouse server, running after ``start()``.
 
     Users: ``default`` and ``penstock`` may do everything, ``limited`` only SELECT, ``reader`` is read-only; all but
-    ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config`` more of the server's own XML.
+    ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config`` more of the server's own XML,
+    ``engine`` is the release.
     """
 
-    def __init__(self, *, data: Path | None = None, profile: dict[str, str] | None = None, config: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        profile: dict[str, str] | None = None,
+        config: str = "",
+        engine: str = NEWEST,
+    ) -> None:
+        self._engine = ENGINES[engine]
         self._home = Path(tempfile.mkdtemp(prefix="clickhouse-"))
         self.data = data or self._home / "data"
         self.http_port = 0
@@ -117,13 +109,15 @@ class ClickHouseServer:
         """Start on the ports of the last run, or on free ones, and wait until it answers."""
         self.http_port = self.http_port or _free_port()
         self.tcp_port = self.tcp_port or _free_port()
+        self.data.mkdir(parents=True, exist_ok=True)
         errors = (self._home / "stderr").open("wb")
         with errors:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
                     str(Path(__file__).with_name("clickhouse_process.py")),
-                    str(library()),
+                    str(self._engine.home() / self._engine.file),
+                    self._engine.main,
                     *self._arguments(),
                 ],
                 stdin=subprocess.PIPE,
@@ -140,15 +134,16 @@ class ClickHouseServer:
                 self._process.wait(0.05)
 
     def _arguments(self) -> list[str]:
-        return [
-            "clickhouse",
+        places = [
             f"--path={self.data}",
-            f"--config-file={self._home}/config.xml",
             f"--http_port={self.http_port}",
             f"--tcp_port={self.tcp_port}",
             "--listen_host=127.0.0.1",
-            f"--query={_LISTEN}",
         ]
+        config = f"--config-file={self._home}/config.xml"
+        if self._engine.main == SERVER_MAIN:
+            return ["clickhouse-server", config, "--", *places]
+        return ["clickhouse", config, *places, f"--query={_LISTEN}"]
 
     def _answers(self) -> bool:
         try:

@@ -65,11 +65,11 @@ def fetch_npm(package: str, version: str) -> Path:
     with locked(home.with_name(home.name + ".lock")):
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-                _run(["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", scratch], cwd=scratch)
+                run(["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", scratch], cwd=scratch)
                 (tarball,) = Path(scratch).glob("*.tgz")
-                _run(["tar", "xzf", str(tarball), "--no-same-owner", "-C", scratch])
+                run(["tar", "xzf", str(tarball), "--no-same-owner", "-C", scratch])
                 _make_links(Path(scratch) / "package")
-                _run(["chmod", "-R", "a+rX", f"{scratch}/package"])
+                run(["chmod", "-R", "a+rX", f"{scratch}/package"])
                 Path(scratch, "package").rename(home)
     return home
 
@@ -112,15 +112,16 @@ def _initialise(programs: Path, scratch: Path, user: int) -> None:
     os.chown(password, user, -1)
     command = [programs / "initdb", "-D", scratch / "data", "-U", SUPERUSER, "--pwfile", password]
     options = ["-A", "scram-sha-256", "--locale=C", "--encoding=UTF8", "--no-sync"]
-    _run([*map(str, command), *options], cwd="/", **run_as())
+    run([*map(str, command), *options], cwd="/", **run_as())
 
 
 def copy_data(source: Path, target: Path) -> None:
     """Copy a data folder with owners and modes."""
-    _run(["cp", "-a", "--reflink=auto", str(source), str(target)])
+    run(["cp", "-a", "--reflink=auto", str(source), str(target)])
 
 
-def _run(command: list[str], **options: Any) -> None:
+def run(command: list[str], **options: Any) -> None:
+    """Run a command to its end; RuntimeError with what it wrote when it fails."""
     if not shutil.which(command[0]):
         raise RuntimeError(f"{command[0]} is not installed; the tests' servers need it")
     done = subprocess.run(command, check=False, capture_output=True, text=True, **options)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from penstock.errors import DestinationRefusedError
+from penstock.errors import DestinationRefusedError, TableError
 from penstock.typemap import Capabilities
 
 if TYPE_CHECKING:
     from penstock.clickhouse.client import Client
+
+OLDEST = (24, 8)
+"""The oldest release that the tests run on."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAYS = ("0001-01-01", "1900-01-01", "1925-01-01", "1970-01-01")
@@ -23,19 +27,30 @@ select text, toUnixTimestamp64Micro(assumeNotNull(instant)), toString(assumeNotN
 from (select arrayJoin({texts:Array(String)}) as text, toDateTime64OrNull(text, 6, 'UTC') as instant)
 where isNotNull(instant)"""
 _TIME64 = "select count() from system.data_type_families where name = 'Time64'"
+_JSON = "select isNotNull(accurateCastOrNull('{}', 'JSON'))"
 _ALLOWED = "select count() from system.settings where name = 'enable_time_time64_type' and value = '0'"
 
 
 def ask(client: Client) -> Capabilities:
-    """Ask a server what it can hold. Raises DestinationError when it cannot be asked."""
+    """Ask a server what it can hold. Raises DestinationError when it cannot be asked, or is too old."""
     ((version,),) = client.rows("select version()")
+    if problem := too_old(version):
+        raise DestinationRefusedError(f"{client.name}: {problem}", hint="Upgrade ClickHouse.")
     return Capabilities(
         version=version,
         date32=_date32(client),
         datetime64=_datetime64(client),
         time64=_counted(client, _TIME64) and not _counted(client, _ALLOWED),
+        json=_can(client, _JSON),
         embedded=client.embedded,
     )
+
+
+def too_old(version: str) -> str:
+    """What is wrong with a server of this version; empty for one that can be used."""
+    if tuple(int(each) for each in re.findall(r"\d+", version)[:2]) >= OLDEST:
+        return ""
+    return f"it is version {version}, and Penstock needs {OLDEST[0]}.{OLDEST[1]} or newer"
 
 
 def _date32(client: Client) -> tuple[int, int]:
@@ -56,7 +71,7 @@ def _held(client: Client, query: str, candidates: dict[str, int]) -> list[int]:
     held = [number for text, number, back in answers if candidates[text] == number and back == text]
     if len(held) < 2:
         raise DestinationRefusedError(
-            f"{client.name} does not read dates as ClickHouse does", hint="Use ClickHouse 24.8 or newer."
+            f"{client.name} does not read dates as ClickHouse does", hint="Point the dsn to ClickHouse itself."
         )
     return held
 
@@ -72,3 +87,11 @@ def _micros(text: str) -> int:
 def _counted(client: Client, query: str) -> bool:
     ((count,),) = client.rows(query)
     return bool(count)
+
+
+def _can(client: Client, query: str) -> bool:
+    """Whether the server knows and allows what the query needs."""
+    try:
+        return _counted(client, query)
+    except (DestinationRefusedError, TableError):
+        return False

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import uuid
 from typing import TYPE_CHECKING
 
-from penstock.clickhouse import fit
+from penstock.clickhouse import capabilities, fit
 from penstock.clickhouse.client import quoted
 from penstock.errors import DestinationError, PenstockError, TableError
 from penstock.finding import Finding, Severity
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from penstock.clickhouse.client import Client
 
-OLDEST = (24, 8)
 NEARLY_FULL = 0.1
 """The free part of a disk below which it is mentioned: merges need room for the parts they write."""
 
@@ -51,17 +49,8 @@ def _reachable(client: Client) -> list[Finding]:
         ((version,),) = client.rows("select version()")
     except DestinationError as error:
         return [Finding("destination reachable", Severity.BLOCKING, client.name, error.message, error.hint)]
-    numbers = tuple(int(each) for each in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST:
-        return [
-            Finding(
-                "destination version",
-                Severity.BLOCKING,
-                client.name,
-                f"it is version {version}, and Penstock needs {OLDEST[0]}.{OLDEST[1]} or newer",
-                "Upgrade ClickHouse.",
-            )
-        ]
+    if problem := capabilities.too_old(version):
+        return [Finding("destination version", Severity.BLOCKING, client.name, problem, "Upgrade ClickHouse.")]
     return []
 
 

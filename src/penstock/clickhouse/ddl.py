@@ -99,8 +99,13 @@ def _sorting_key(plan: Plan) -> list[str]:
 
 
 def _row_hash(plan: Plan) -> str:
-    """Over a tuple: of separate arguments a NULL would make the whole hash NULL."""
-    columns = ", ".join(quoted(column.name) for column in plan.columns)
+    """Over a tuple: of separate arguments a NULL would make the whole hash NULL. 24.8 hashes no NULL in a tuple either."""
+    columns = ", ".join(
+        f"isNull({quoted(column.name)}), assumeNotNull({quoted(column.name)})"
+        if column.nullable
+        else quoted(column.name)
+        for column in plan.columns
+    )
     return f"reinterpretAsUInt128(sipHash128(tuple({columns})))"
 
 

@@ -79,6 +79,12 @@ def differences(client: Client, database: str, plan: Plan, *, key: Sequence[str]
     return problems
 
 
+def column_types(client: Client, database: str, target: str) -> dict[str, str]:
+    """The types of a table's columns by name; empty where there is no table."""
+    rows = client.rows(_COLUMNS, {"database": database, "name": target}, subject=f"{database}.{target}")
+    return {name: type_ for name, type_, *_ in rows}
+
+
 def _engine(plan: Plan, found: _Table) -> list[str]:
     if plan.shape is Shape.NULL:
         return [] if found.engine == "Null" else [f"its engine is {found.engine}, needed Null"]

@@ -1,11 +1,13 @@
 """Finds the newest stored rows of keys: what completes rows whose UPDATE left out unchanged values (clickhouse.md 11 to 13).
 
 Keys come as PostgreSQL's text and are read by ClickHouse, once for the primary index and once to match the rows found
-with the keys asked for: ``1.0`` and ``1.00`` are one numeric key. Values go back as the bytes of a Native column.
+with the keys asked for: ``1.0`` and ``1.00`` are one numeric key. Only floats go as bytes: older servers read their last
+digits wrong. Values go back as the bytes of a Native column.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,13 +27,14 @@ PARAMETER_BYTES = 100_000
 """A server takes fields of a form up to 128 KiB (http_max_field_value_size)."""
 
 _READ: dict[Kind, str] = {
-    Kind.FLOAT32: "toFloat32(toFloat32({text}) + 0)",  # −0 is 0
-    Kind.FLOAT64: "toFloat64({text}) + 0",
+    Kind.FLOAT32: "reinterpretAsFloat32({text})",
+    Kind.FLOAT64: "reinterpretAsFloat64({text})",
     Kind.BOOL: "({text} = 't')::Bool",
     Kind.BYTEA: "unhex(substring({text}, 3))",
     Kind.DATETIME64: "toDateTime64(replaceRegexpOne({text}, '[+]00$', ''), 6, 'UTC')",
 }
-"""How a key's text becomes its column's value; the others by a cast."""
+"""How what is sent of a key becomes its column's value; the others by a cast."""
+_PACKED = {Kind.FLOAT32: "<f", Kind.FLOAT64: "<d"}
 _MATCHED = {Kind.FLOAT32: "reinterpretAsUInt32({value})", Kind.FLOAT64: "reinterpretAsUInt64({value})"}
 
 
@@ -59,7 +62,10 @@ def newest(
     """
     found: dict[tuple[bytes, ...], Stored] = {}
     for chosen in _chunked(identities):
-        texts = [_bound(f"text_{place}", [each[place].hex() for each in chosen]) for place in range(len(plan.identity))]
+        texts = [
+            _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
+            for place, index in enumerate(plan.identity)
+        ]
         query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
         if not client.embedded:
             query += " settings select_sequential_consistency = 1"  # any replica may answer
@@ -69,6 +75,13 @@ def newest(
         body = client.native(query, parameters, subject=f"{database}.{plan.target}")
         found.update((chosen[place], row) for place, row in _rows(body, columns))
     return found
+
+
+def _sent(column: PlanColumn, text: bytes) -> str:
+    """In hexadecimal: any byte may be in it, and what it is quoted by matters to nobody."""
+    if column.codec.kind in _PACKED:
+        return struct.pack(_PACKED[column.codec.kind], float(text) + 0.0).hex()  # −0 is 0
+    return text.hex()
 
 
 def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:

@@ -17,6 +17,7 @@ from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
 from penstock.pipeline.evolve import fingerprint, unpublished
 from penstock.pipeline.lifecycle import State
+from penstock.pipeline.older import as_stored, narrower
 from penstock.plan import Plan, Shape, compile_plan
 from penstock.postgres import catalog, publication, slot
 
@@ -121,6 +122,9 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     server = capabilities.ask(client)
     plans, refused = compile_all(pipe, read_tables(pipe, connection), server)
     ddl.ensure_database(client, pipe.database)
+    plans = [as_stored(client, pipe, plan, server) for plan in plans]
+    for finding in narrower(pipe, plans, server):
+        log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
     known = {record.oid: record for record in store.tables(pipe.name)}
     tables = [(plan, _table_record(pipe, store, client, plan, known.get(plan.table.oid))) for plan in plans]
     owned = not pipe.source.publication
