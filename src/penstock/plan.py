@@ -14,6 +14,8 @@ from penstock.override import overridden
 from penstock.typemap import AS_TEXT, Capabilities, Codec, Forms, Kind, Target, target_of, with_null
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from penstock.config import Pipe, TableOptions
     from penstock.table import Column, Table
 
@@ -132,6 +134,7 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     )
     places = {column.name: index for index, column in enumerate(columns)}
     _refuse_metadata_clash(table, columns, pipe.destination.metadata_prefix)
+    _refuse_subcolumn_clash(table, places)
     return Plan(
         table=table,
         target=pipe.tables.target_of(table.schema, table.name),
@@ -235,4 +238,18 @@ def _refuse_metadata_clash(table: Table, columns: tuple[PlanColumn, ...], prefix
             raise ConfigError(
                 f'{table.full_name} has a column "{column.name}", which is the name of a metadata column',
                 hint="Set metadata_prefix in [destination] to another prefix, or put the column into exclude_columns.",
+            )
+
+
+_SUBCOLUMNS = ("null", "size", "size0", "keys", "values")
+
+
+def _refuse_subcolumn_clash(table: Table, names: Collection[str]) -> None:
+    """Beside a column ``x``, ClickHouse takes ``x.size`` for a part of it: up to 26.7 every aggregation of such a table fails."""
+    for name in names:
+        whole, dot, part = name.rpartition(".")
+        if dot and part in _SUBCOLUMNS and whole in names:
+            raise ConfigError(
+                f'{table.full_name} has the columns "{whole}" and "{name}", and ClickHouse calls a part of the first like the second',
+                hint="Put one of them into exclude_columns, or rename it in the source.",
             )

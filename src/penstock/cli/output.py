@@ -11,6 +11,7 @@ import typer
 
 from penstock.errors import ConfigError, NotYetError, PenstockError
 from penstock.observe.log import scrub
+from penstock.observe.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +35,13 @@ def tell(error: PenstockError, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": scrub(error.message), "kind": kind, "hint": scrub(error.hint)})
         return
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {scrub(error.message)}", err=True)
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {_plain(error.message)}", err=True)
     if error.hint:
-        typer.echo(f"{typer.style(' next:', bold=True)} {scrub(error.hint)}", err=True)
+        typer.echo(f"{typer.style(' next:', bold=True)} {_plain(error.hint)}", err=True)
+
+
+def _plain(text: str) -> str:
+    return shown(scrub(text), keep="\n\t")
 
 
 def print_json(value: object) -> None:
@@ -50,4 +55,4 @@ def say(value: object, sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        typer.echo(sentence)
+        typer.echo(_plain(sentence))

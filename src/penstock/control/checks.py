@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from penstock.clickhouse import capabilities
 from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
 from penstock.errors import DestinationError, SourceError
 from penstock.finding import Finding, Severity
-from penstock.pipeline.prepare import read_tables, refuse_not_yet
+from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
+    from penstock.table import Table
 
 
 def check(pipe: Pipe, scratch: Path) -> list[Finding]:
@@ -25,22 +28,28 @@ def check(pipe: Pipe, scratch: Path) -> list[Finding]:
     Raises ConfigError where the definition does not fit the source's tables.
     """
     refuse_not_yet(pipe)
-    findings = [*_source(pipe), *_destination(pipe, scratch)]
+    tables: list[Table] = []
+    findings = [*_source(pipe, tables), *_destination(pipe, tables, scratch)]
     return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
 
 
-def _source(pipe: Pipe) -> list[Finding]:
+def _source(pipe: Pipe, tables: list[Table]) -> list[Finding]:
+    """Fills ``tables`` too."""
     try:
         with Connector(pipe.source, application_name=f"penstock {pipe.name}").connect() as connection:
-            return source_checks.check(connection, pipe, read_tables(pipe, connection))
+            tables += read_tables(pipe, connection)
+            return source_checks.check(connection, pipe, tables)
     except SourceError as error:
         return [Finding("source reachable", Severity.BLOCKING, "source", error.message, error.hint)]
 
 
-def _destination(pipe: Pipe, scratch: Path) -> list[Finding]:
+def _destination(pipe: Pipe, tables: Sequence[Table], scratch: Path) -> list[Finding]:
     try:
         client = Client.open(pipe.destination, scratch=scratch)
     except DestinationError as error:
         return [Finding("destination reachable", Severity.BLOCKING, "destination", error.message, error.hint)]
     with contextlib.closing(client):
-        return destination_checks.check(client, pipe.database)
+        findings = destination_checks.check(client, pipe.database)
+        with contextlib.suppress(DestinationError):  # which is among the findings
+            compile_all(pipe, tables, capabilities.ask(client))
+        return findings

@@ -94,15 +94,19 @@ def compile_all(
 
 
 def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
-    taken: dict[str, str] = {}
+    taken: dict[str, Plan] = {}
     for plan in plans:
         names = [plan.target, *([ddl.view_name(plan)] if views and plan.shape is Shape.CURRENT else [])]
         for name in names:
-            other = taken.setdefault(name, plan.table.full_name)
-            if other != plan.table.full_name:
+            other = taken.setdefault(name, plan)
+            if other is not plan:
+                both = f"{other.table.full_name} and {plan.table.full_name}"
+                ways = "a target in the options of one of them."
                 raise ConfigError(
-                    f'{other} and {plan.table.full_name} would both be "{name}" in the destination',
-                    hint='Set target = "{schema}_{table}" in [tables], or a target in the options of one of them.',
+                    f'{both} would both be "{name}" in the destination',
+                    hint=f'Set target = "{{schema}}_{{table}}" in [tables], or {ways}'
+                    if other.target == plan.target
+                    else f"One is the view of the other: set views = false in [destination], or {ways}",
                 )
 
 
