@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from penstock.errors import ConfigError, KeyMissingError
+from penstock.errors import ConfigError, KeyMissingError, SchemaConflictError
 from penstock.override import overridden
 from penstock.typemap import AS_TEXT, Capabilities, Codec, Forms, Kind, Target, target_of, with_null
 
@@ -114,8 +114,10 @@ METADATA_NAMES = ("version", "is_deleted", "synced_at", "operation", "committed_
 def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     """Compile ``table`` by the pipe's settings for a server.
 
-    Raises KeyMissingError where rows could not be told apart, ConfigError where the settings do not fit the table.
+    Raises KeyMissingError where rows could not be told apart, SchemaConflictError where a name is no UTF-8, ConfigError where the
+    settings do not fit the table.
     """
+    _refuse_undecodable_names(table)
     options = pipe.tables.options_for(table.full_name)
     _refuse_unknown_columns(table, options)
     kept = [column for column in table.columns if column.name not in options.exclude_columns]
@@ -214,6 +216,20 @@ def identity_statement(table: Table) -> str:
         return '"' + name.replace('"', '""') + '"'
 
     return f"ALTER TABLE {quoted(table.schema)}.{quoted(table.name)} REPLICA IDENTITY FULL;"
+
+
+def _refuse_undecodable_names(table: Table) -> None:
+    """A SQL_ASCII database takes any bytes for a name; as lone surrogates they can be shown, but stand in no statement."""
+    names = {table.full_name: "its name"}
+    names |= {f"{leaf.schema}.{leaf.name}": "the name of a partition" for leaf in table.leaves}
+    for column in table.columns:
+        names |= {column.name: f'the name of column "{column.name}"', column.type.sql: "the name of a type"}
+    for name, what in names.items():
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+            raise SchemaConflictError(
+                f"{table.full_name}: {what} is not UTF-8, so ClickHouse cannot have it",
+                hint="Rename it in the source; or leave the table out: exclude in [tables], where ? and * stand for the odd bytes.",
+            )
 
 
 def _refuse_unknown_columns(table: Table, options: TableOptions) -> None:

@@ -45,8 +45,9 @@ def _plain(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    """One line of JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """One line of JSON on stdout. A name's byte that is not UTF-8, a lone surrogate, is escaped."""
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

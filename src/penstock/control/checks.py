@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import capabilities
 from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, SourceError
+from penstock.errors import DestinationError, KeyMissingError, SourceError
 from penstock.finding import Finding, Severity
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
@@ -51,5 +51,10 @@ def _destination(pipe: Pipe, tables: Sequence[Table], scratch: Path) -> list[Fin
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         with contextlib.suppress(DestinationError):  # which is among the findings
-            compile_all(pipe, tables, capabilities.ask(client))
+            _, refused = compile_all(pipe, tables, capabilities.ask(client))
+            findings += [
+                Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), error.hint)
+                for name, error in refused
+                if not isinstance(error, KeyMissingError)  # which is among the source's findings
+            ]
         return findings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse import capabilities, ddl
-from penstock.errors import ConfigError, KeyMissingError, NotYetError, SlotError, TableError
+from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
 from penstock.pipeline.evolve import fingerprint, unpublished
@@ -39,7 +39,7 @@ class Prepared:
 
     record: PipeRecord
     tables: tuple[tuple[Plan, TableRecord], ...]
-    refused: tuple[tuple[str, KeyMissingError], ...]  # tables that cannot be followed at all, by name
+    refused: tuple[tuple[str, TableError], ...]  # tables that cannot be followed at all, by name
     fresh_slot: bool  # made just now, after the publication
 
 
@@ -80,14 +80,14 @@ def _no_such_table(where: str, name: str, names: Sequence[str]) -> ConfigError:
 
 def compile_all(
     pipe: Pipe, tables: Sequence[Table], server: Capabilities
-) -> tuple[list[Plan], list[tuple[str, KeyMissingError]]]:
+) -> tuple[list[Plan], list[tuple[str, TableError]]]:
     """Plans for the tables that can be followed, and those that cannot. Raises ConfigError for settings that do not fit."""
     plans: list[Plan] = []
-    refused: list[tuple[str, KeyMissingError]] = []
+    refused: list[tuple[str, TableError]] = []
     for table in tables:
         try:
             plans.append(compile_plan(table, pipe, server))
-        except KeyMissingError as error:
+        except TableError as error:
             refused.append((table.full_name, error))
     _refuse_clashes(plans, views=pipe.destination.views)
     return plans, refused
