@@ -166,18 +166,21 @@ class Case:
 
     # Both ends
 
-    def differences(self, table: str, target: str = "", view: str = "") -> list[str]:
-        """Rows that differ between ``schema.table`` and its current view, as texts; empty when both are equal."""
-        schema, _, name = table.partition(".")
+    def differences(self, table: str | tuple[str, str], target: str = "", view: str = "") -> list[str]:
+        """Rows that differ between ``schema.table`` and its current view, as texts; empty when both are equal.
+
+        A tuple names schema and table where one of them has a dot.
+        """
+        schema, _, name = table.partition(".") if isinstance(table, str) else (table[0], ".", table[1])
         columns = self.database.fetch(
             "select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid)::regtype::text from pg_attribute a"
             " join pg_type t on t.oid = a.atttypid where a.attrelid = %s::regclass and a.attnum > 0"
             " and not a.attisdropped and a.attgenerated = '' order by a.attnum",
-            f'"{schema}"."{name}"',
+            sql.Identifier(schema, name).as_string(),
         )
         theirs = self._source_rows(schema, name, [each for each, _ in columns])
-        quoted = ", ".join("`" + each.replace("\\", "\\\\").replace("`", "\\`") + "`" for each, _ in columns)
-        ours = self.query(f"select {quoted} from `{view or (target or name) + '_current'}`")
+        quoted = ", ".join(backticked(each) for each, _ in columns)
+        ours = self.query(f"select {quoted} from {backticked(view or (target or name) + '_current')}")
         source = sorted(
             tuple(_normal(kind, value) for value, (_, kind) in zip(row, columns, strict=True)) for row in theirs
         )
@@ -207,6 +210,10 @@ class Case:
             found = self.differences(table)
             if found:
                 pytest.fail(f"{table}: " + "\n  ".join(found))
+
+
+def backticked(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def _without(rows: list[Any], others: list[Any]) -> list[Any]:

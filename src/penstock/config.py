@@ -98,7 +98,11 @@ class Source(Section):
     publication: str = Field(
         default="", description="A publication of yours. Empty: Penstock makes, maintains and drops it."
     )
-    slot: str = Field(default="", description="A replication slot of yours. Empty: Penstock makes and drops it.")
+    slot: str = Field(
+        default="",
+        pattern=r"^[a-z0-9_]{0,63}$",
+        description="A replication slot of yours: lower-case letters, digits and underscores. Empty: Penstock makes and drops it.",
+    )
     ssh: Ssh | None = Field(default=None, description="A jump server in front of the source.")
 
 
@@ -114,7 +118,7 @@ class Destination(Section):
     )
     metadata_prefix: str = Field(
         default="_",
-        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description='What the names of the metadata columns begin with; `"_peerdb_"` makes tables look like ClickPipes\' own.',
     )
     views: bool = Field(
@@ -162,10 +166,8 @@ class Tables(Section):
         return value
 
     def matches(self, full_name: str) -> bool:
-        """Whether ``schema.table`` belongs to the pipe. Patterns are shell-like; case counts."""
-        return any(fnmatchcase(full_name, each) for each in self.include) and not any(
-            fnmatchcase(full_name, each) for each in self.exclude
-        )
+        """Whether ``schema.table`` belongs to the pipe. Patterns are shell-like; case counts; a name matches itself."""
+        return _matches_one(full_name, self.include) and not _matches_one(full_name, self.exclude)
 
     def options_for(self, full_name: str) -> TableOptions:
         """The options of ``schema.table``."""
@@ -173,9 +175,13 @@ class Tables(Section):
 
     def target_of(self, schema: str, table: str) -> str:
         """The name of the table in the destination."""
-        return self.options_for(f"{schema}.{table}").target or self.target.replace("{schema}", schema).replace(
-            "{table}", table
-        )
+        names = {"{schema}": schema, "{table}": table}
+        made = re.sub(r"\{schema\}|\{table\}", lambda found: names[found[0]], self.target)
+        return self.options_for(f"{schema}.{table}").target or made
+
+
+def _matches_one(name: str, patterns: Patterns) -> bool:
+    return any(name == each or fnmatchcase(name, each) for each in patterns)
 
 
 _NO_OPTIONS = TableOptions()

@@ -8,6 +8,7 @@
     ├── SourceError                 PostgreSQL's side
     │   ├── SourceUnavailableError  refused, cut, timed out, starting up               retried after backoff
     │   ├── SourceRefusedError      password, privilege, setting, wrong endpoint       needs the operator
+    │   ├── ValueUnreadableError    a value that PostgreSQL itself cannot send          never retried
     │   ├── SlotError               missing, lost, another system                      needs the operator
     │   ├── SlotHeldError           another process streams from the slot              retried after backoff
     │   └── PublicationError        missing, or without a table                        needs the operator
@@ -90,6 +91,12 @@ class SourceUnavailableError(SourceError):
 
 class SourceRefusedError(SourceError):
     """The source said no: password, privilege, setting, wrong endpoint."""
+
+
+class ValueUnreadableError(SourceError):
+    """PostgreSQL cannot send a value: it is too large as text, or has a character that UTF-8 lacks."""
+
+    retry = Retry.NEVER
 
 
 class SlotError(SourceError):

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from penstock.errors import ConfigError, KeyMissingError
+from penstock.errors import ConfigError, KeyMissingError, SchemaConflictError
 from penstock.override import overridden
 from penstock.typemap import AS_TEXT, Capabilities, Codec, Forms, Kind, Target, target_of, with_null
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from penstock.config import Pipe, TableOptions
     from penstock.table import Column, Table
 
@@ -112,8 +114,10 @@ METADATA_NAMES = ("version", "is_deleted", "synced_at", "operation", "committed_
 def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     """Compile ``table`` by the pipe's settings for a server.
 
-    Raises KeyMissingError where rows could not be told apart, ConfigError where the settings do not fit the table.
+    Raises KeyMissingError where rows could not be told apart, SchemaConflictError where a name is no UTF-8, ConfigError where the
+    settings do not fit the table.
     """
+    _refuse_undecodable_names(table)
     options = pipe.tables.options_for(table.full_name)
     _refuse_unknown_columns(table, options)
     kept = [column for column in table.columns if column.name not in options.exclude_columns]
@@ -132,6 +136,7 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     )
     places = {column.name: index for index, column in enumerate(columns)}
     _refuse_metadata_clash(table, columns, pipe.destination.metadata_prefix)
+    _refuse_subcolumn_clash(table, places)
     return Plan(
         table=table,
         target=pipe.tables.target_of(table.schema, table.name),
@@ -213,6 +218,20 @@ def identity_statement(table: Table) -> str:
     return f"ALTER TABLE {quoted(table.schema)}.{quoted(table.name)} REPLICA IDENTITY FULL;"
 
 
+def _refuse_undecodable_names(table: Table) -> None:
+    """A SQL_ASCII database takes any bytes for a name; as lone surrogates they can be shown, but stand in no statement."""
+    names = {table.full_name: "its name"}
+    names |= {f"{leaf.schema}.{leaf.name}": "the name of a partition" for leaf in table.leaves}
+    for column in table.columns:
+        names |= {column.name: f'the name of column "{column.name}"', column.type.sql: "the name of a type"}
+    for name, what in names.items():
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+            raise SchemaConflictError(
+                f"{table.full_name}: {what} is not UTF-8, so ClickHouse cannot have it",
+                hint="Rename it in the source; or leave the table out: exclude in [tables], where ? and * stand for the odd bytes.",
+            )
+
+
 def _refuse_unknown_columns(table: Table, options: TableOptions) -> None:
     known = {column.name for column in table.columns}
     for setting, names in (
@@ -235,4 +254,18 @@ def _refuse_metadata_clash(table: Table, columns: tuple[PlanColumn, ...], prefix
             raise ConfigError(
                 f'{table.full_name} has a column "{column.name}", which is the name of a metadata column',
                 hint="Set metadata_prefix in [destination] to another prefix, or put the column into exclude_columns.",
+            )
+
+
+_SUBCOLUMNS = ("null", "size", "size0", "keys", "values")
+
+
+def _refuse_subcolumn_clash(table: Table, names: Collection[str]) -> None:
+    """Beside a column ``x``, ClickHouse takes ``x.size`` for a part of it: up to 26.7 every aggregation of such a table fails."""
+    for name in names:
+        whole, dot, part = name.rpartition(".")
+        if dot and part in _SUBCOLUMNS and whole in names:
+            raise ConfigError(
+                f'{table.full_name} has the columns "{whole}" and "{name}", and ClickHouse calls a part of the first like the second',
+                hint="Put one of them into exclude_columns, or rename it in the source.",
             )

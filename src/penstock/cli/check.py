@@ -9,6 +9,7 @@ import typer
 
 from penstock.cli.output import print_json
 from penstock.finding import Severity
+from penstock.observe.words import shown
 
 if TYPE_CHECKING:
     from penstock.finding import Finding
@@ -23,8 +24,8 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
         return
     for finding in findings:
         label = typer.style(f"{finding.severity.value:>8}", fg=_COLOURS[finding.severity], bold=True)
-        typer.echo(f"{label}  {finding.subject}: {finding.problem}")
-        for line in finding.fix.splitlines():
-            typer.echo(f"          {typer.style('fix:', bold=True)} {line}")
+        typer.echo(f"{label}  {shown(f'{finding.subject}: {finding.problem}')}")
+        for line in finding.fix.split("\n") if finding.fix else ():
+            typer.echo(f"          {typer.style('fix:', bold=True)} {shown(line)}")
     if not findings:
         typer.echo("Both ends are ready.")

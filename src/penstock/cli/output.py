@@ -11,6 +11,7 @@ import typer
 
 from penstock.errors import ConfigError, NotYetError, PenstockError
 from penstock.observe.log import scrub
+from penstock.observe.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +35,19 @@ def tell(error: PenstockError, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": scrub(error.message), "kind": kind, "hint": scrub(error.hint)})
         return
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {scrub(error.message)}", err=True)
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {_plain(error.message)}", err=True)
     if error.hint:
-        typer.echo(f"{typer.style(' next:', bold=True)} {scrub(error.hint)}", err=True)
+        typer.echo(f"{typer.style(' next:', bold=True)} {_plain(error.hint)}", err=True)
+
+
+def _plain(text: str) -> str:
+    return shown(scrub(text), keep="\n\t")
 
 
 def print_json(value: object) -> None:
-    """One line of JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """One line of JSON on stdout. A name's byte that is not UTF-8, a lone surrogate, is escaped."""
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 
@@ -50,4 +56,4 @@ def say(value: object, sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        typer.echo(sentence)
+        typer.echo(_plain(sentence))

@@ -274,15 +274,22 @@ def _mutable(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _pieces(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """Small chunks joined: each piece is a network packet or more. An iterator, so that the driver never sends a body twice."""
+    """Small chunks joined and large ones cut: each piece is a network packet or more, and the driver copies it as a whole.
+
+    An iterator, so that the driver never sends a body twice.
+    """
     waiting: list[bytes] = []
     size = 0
     for chunk in chunks:
-        waiting.append(chunk)
-        size += len(chunk)
-        if size >= PIECE_BYTES:
-            yield b"".join(waiting) if len(waiting) > 1 else chunk
+        if len(chunk) < PIECE_BYTES:
+            waiting.append(chunk)
+            size += len(chunk)
+        if waiting and (size >= PIECE_BYTES or len(chunk) >= PIECE_BYTES):
+            yield b"".join(waiting)
             waiting, size = [], 0
+        if len(chunk) >= PIECE_BYTES:
+            for start in range(0, len(chunk), PIECE_BYTES):
+                yield chunk[start : start + PIECE_BYTES]
     if waiting:
         yield b"".join(waiting)
 

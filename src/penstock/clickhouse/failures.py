@@ -39,6 +39,8 @@ _TARGET = re.compile(r"Target table '(.+?)' of view")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 _NO_SPACE = "No space left on device"
 _RETRY = "Penstock tries again by itself; check that the server runs and can be reached."
+_TOO_LONG = re.compile("File name too long|max length of table name")
+_SHORTER = "Give it a shorter name: target in [tables.options]; then: penstock resync."
 _QUOTE_CHARACTERS = 400
 
 
@@ -75,6 +77,9 @@ def of_insert(subject: str, code: int, text: str) -> PenstockError:
 
 def of_ddl(subject: str, code: int, text: str) -> PenstockError:
     """A definition: the server's words are shown where it refuses it."""
+    if _TOO_LONG.search(text):
+        problem = f"{subject}: the name is too long for ClickHouse ({_code(code, text)})"
+        return SchemaConflictError(problem, hint=_SHORTER)
     meaning = _meaning(code, text, codes.UNKNOWN)
     if meaning is not codes.UNKNOWN and not issubclass(meaning.kind, TableError):
         return _error(meaning, subject, code, text)

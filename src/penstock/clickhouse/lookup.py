@@ -96,17 +96,18 @@ def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:
 def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool) -> str:
     """``texts`` are array expressions, one a column of the key.
 
-    The table's columns are always named with its alias ``t``: one of them may have the name of an alias here.
+    The table's columns are always named with its alias: one of them may have the name of an alias here.
     """
+    t = _alias(plan)
     keyed = [plan.columns[index] for index in plan.identity]
     keys = ", ".join(f"key_{place}" for place in range(len(keyed)))
     values = ", ".join(f"value_{place}" for place in range(len(keyed)))
-    names = ", ".join(f"t.{quoted(column.name)}" for column in keyed)
+    names = ", ".join(f"{t}.{quoted(column.name)}" for column in keyed)
     selected = ", ".join(
-        f"{_matched(column, f't.{quoted(column.name)}')} as key_{place}" for place, column in enumerate(keyed)
+        f"{_matched(column, f'{t}.{quoted(column.name)}')} as key_{place}" for place, column in enumerate(keyed)
     )
-    version, deleted = (f"t.{quoted(name)}" for name, _ in plan.wire_metadata[:2])
-    asked = "".join(f", t.{quoted(plan.columns[index].name)}" for index in columns)
+    version, deleted = (f"{t}.{quoted(name)}" for name, _ in plan.wire_metadata[:2])
+    asked = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in columns)
     casts = "".join(
         f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
@@ -114,7 +115,7 @@ def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[in
     bound = f" and {version} < {{below:UInt128}}" if bounded else ""
     newest_rows = f"""\
 select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {version}) as newest
-from {quoted(database)}.{quoted(plan.target)} as t
+from {quoted(database)}.{quoted(plan.target)} as {t}
 where ({names}) in (select {values} from wanted){bound}
 group by {names}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
@@ -122,6 +123,15 @@ with wanted as ({_wanted(keyed, texts)})
 select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}
 from ({newest_rows}) as found
 inner join (select place, {keys} from wanted) as wanted using ({keys})"""  # noqa: S608 -- as above
+
+
+def _alias(plan: Plan) -> str:
+    """``t``, or longer: with a column called ``t``, ``t.null`` would be whether that column is NULL."""
+    taken = {name.partition(".")[0] for name in plan.column_names}
+    alias = "t"
+    while alias in taken:
+        alias += "_"
+    return alias
 
 
 def _wanted(keyed: Sequence[PlanColumn], texts: Sequence[str]) -> str:

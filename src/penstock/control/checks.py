@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import capabilities
 from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, SourceError
+from penstock.errors import DestinationError, KeyMissingError, SourceError
 from penstock.finding import Finding, Severity
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
@@ -16,6 +16,7 @@ from penstock.postgres import checks as source_checks
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
@@ -34,12 +35,14 @@ def check(pipe: Pipe, scratch: Path) -> list[Finding]:
 
 
 def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
+    """What is found, and the tables as far as they could be read."""
+    tables: list[Table] = []
     try:
         with Connector(pipe.source, application_name=f"penstock {pipe.name}").connect() as connection:
             tables = read_tables(pipe, connection)
             return source_checks.check(connection, pipe, tables), tables
     except SourceError as error:
-        return [Finding("source reachable", Severity.BLOCKING, "source", error.message, error.hint)], []
+        return [Finding("source reachable", Severity.BLOCKING, "source", error.message, error.hint)], tables
 
 
 def _destination(pipe: Pipe, scratch: Path, tables: list[Table]) -> list[Finding]:
@@ -50,14 +53,20 @@ def _destination(pipe: Pipe, scratch: Path, tables: list[Table]) -> list[Finding
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
-            findings += _types(pipe, client, tables)
+            findings += _plans(pipe, client, tables)
         return findings
 
 
-def _types(pipe: Pipe, client: Client, tables: list[Table]) -> list[Finding]:
+def _plans(pipe: Pipe, client: Client, tables: list[Table]) -> list[Finding]:
+    """Tables that cannot be had, and columns that hold less here than on a newer server."""
     try:
         server = capabilities.ask(client)
     except DestinationError as error:
         return [Finding("destination types", Severity.BLOCKING, client.name, error.message, error.hint)]
-    plans, _refused = compile_all(pipe, tables, server)
-    return narrower(pipe, [as_stored(client, pipe, plan, server) for plan in plans], server)
+    plans, refused = compile_all(pipe, tables, server)
+    findings = narrower(pipe, [as_stored(client, pipe, plan, server) for plan in plans], server)
+    return findings + [
+        Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), error.hint)
+        for name, error in refused
+        if not isinstance(error, KeyMissingError)  # which is among the source's findings
+    ]

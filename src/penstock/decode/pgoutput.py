@@ -106,11 +106,8 @@ class Reader:
         return text
 
     def name(self) -> str:
-        """A text that is the name of something."""
-        try:
-            return self.text().decode()
-        except UnicodeDecodeError:
-            raise self.error("a name is not UTF-8") from None
+        """A text that is the name of something; bytes that are not UTF-8 become lone surrogates, as the catalog's do."""
+        return self.text().decode("utf-8", "surrogateescape")
 
     def finish(self) -> None:
         """The message must end here."""

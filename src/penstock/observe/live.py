@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from penstock.observe.words import count, duration, milliseconds, rate, size
+from penstock.observe.words import count, duration, milliseconds, rate, shown, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class LiveView:
             self._sampled = now
 
     def _header(self, status: PipeStatus) -> RenderableType:
-        left = Text.assemble(_state(status.state), "  ", (status.note, "dim"))
+        left = Text.assemble(_state(status.state), "  ", (shown(status.note), "dim"))
         speed = Text.assemble((rate(status.changes_per_second), "bold"), " changes/s ", (_spark(self._rates), "blue"))
         where = Text.assemble(("durable ", "dim"), str(status.position), ("  behind ", "dim"), size(status.lag_bytes))
         if status.retained_bytes is not None:
@@ -141,7 +141,8 @@ def _columns(tables: tuple[TableStatus, ...], *, wide: bool) -> list[_Column]:
 
 
 def _name(table: TableStatus, *, short: bool) -> Text:
-    return Text(table.full_name.partition(".")[2] if short else table.full_name, overflow="ellipsis", no_wrap=True)
+    name = table.full_name.partition(".")[2] if short else table.full_name
+    return Text(shown(name), overflow="ellipsis", no_wrap=True)
 
 
 def _copied(table: TableStatus) -> str:
@@ -191,13 +192,17 @@ def _state(state: str) -> Text:
 def _troubles(status: PipeStatus) -> list[Text]:
     lines = []
     if status.last_error:
-        lines.append(Text.assemble(("✗ ", "bold red"), status.last_error))
+        lines.append(Text.assemble(("✗ ", "bold red"), shown(status.last_error)))
     for table in status.tables:
         if table.last_error:
-            lines.append(Text.assemble(("✗ ", "bold red"), (table.full_name, "bold"), "  ", table.last_error))
+            lines.append(
+                Text.assemble(("✗ ", "bold red"), (shown(table.full_name), "bold"), "  ", shown(table.last_error))
+            )
         elif table.note:
-            lines.append(Text.assemble(("· ", "dim"), (table.full_name, "bold"), "  ", (table.note, "dim")))
-    lines += [Text.assemble(("! ", "yellow"), warning) for warning in status.warnings]
+            lines.append(
+                Text.assemble(("· ", "dim"), (shown(table.full_name), "bold"), "  ", (shown(table.note), "dim"))
+            )
+    lines += [Text.assemble(("! ", "yellow"), shown(warning)) for warning in status.warnings]
     return lines
 
 

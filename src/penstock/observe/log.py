@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
 
+from penstock.observe.words import shown
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -70,17 +72,25 @@ def configure(*, log_format: LogFormat = "text", level: str = "info") -> None:
 
 
 def _rendering(log_format: LogFormat) -> list[Processor]:
-    last: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    last: list[Processor] = (
+        [structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]
         if log_format == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True)
+        else [
+            _one_line,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
+        ]
     )
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         _scrub_fields,
-        last,
+        *last,
     ]
+
+
+def _one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Names may hold anything: line feeds that look like more lines, and what a terminal obeys."""
+    return {key: shown(value, keep="\n") if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _name_library(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,6 +1,23 @@
-"""Numbers as people read them: three digits and a unit."""
+"""Numbers as people read them: three digits and a unit. And names, which may hold anything, as a terminal can show them."""
 
 from __future__ import annotations
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    r"""``text`` with everything that is no letter, sign or plain space written out, as ``\n`` or ``\x1b``, apart from ``keep``.
+
+    A byte that is not UTF-8 stands in a str as a lone surrogate, which no stream can write: it is shown as ``\xe9``.
+    """
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() or each in keep else _escaped(each) for each in text])
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def count(number: float) -> str:

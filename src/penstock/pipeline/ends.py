@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import ddl, lookup
 from penstock.clickhouse.writer import Writer
+from penstock.errors import BadDataError, ValueUnreadableError
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
 from penstock.postgres import copy, slot
@@ -64,6 +65,8 @@ class SourceEnd:
             yield from chunks
         except (copy.FilenodeChangedError, copy.SnapshotGoneError) as error:
             raise TableRewrittenError(error.message, hint=error.hint) from None
+        except ValueUnreadableError as error:  # it stops its table only
+            raise BadDataError(error.message, hint=error.hint) from None
 
     def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
         """An exported snapshot, and the position of the stream at which it was taken."""
@@ -78,7 +81,10 @@ class SourceEnd:
                 while slot.in_progress(connection, xid):
                     time.sleep(VISIBLE_POLL_SECONDS)
             names = [plan.columns[each].name for each in columns]
-            return copy.read_rows(connection, plan.table, names, identities), slot.insert_lsn(connection)
+            try:
+                return copy.read_rows(connection, plan.table, names, identities), slot.insert_lsn(connection)
+            except ValueUnreadableError as error:
+                raise BadDataError(error.message, hint=error.hint) from None
 
 
 class DestinationEnd:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse import capabilities, ddl
-from penstock.errors import ConfigError, KeyMissingError, NotYetError, SlotError, TableError
+from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
 from penstock.pipeline.evolve import fingerprint, unpublished
@@ -40,7 +40,7 @@ class Prepared:
 
     record: PipeRecord
     tables: tuple[tuple[Plan, TableRecord], ...]
-    refused: tuple[tuple[str, KeyMissingError], ...]  # tables that cannot be followed at all, by name
+    refused: tuple[tuple[str, TableError], ...]  # tables that cannot be followed at all, by name
     fresh_slot: bool  # made just now, after the publication
 
 
@@ -82,29 +82,33 @@ def _no_such_table(where: str, name: str, names: Sequence[str]) -> ConfigError:
 
 def compile_all(
     pipe: Pipe, tables: Sequence[Table], server: Capabilities
-) -> tuple[list[Plan], list[tuple[str, KeyMissingError]]]:
+) -> tuple[list[Plan], list[tuple[str, TableError]]]:
     """Plans for the tables that can be followed, and those that cannot. Raises ConfigError for settings that do not fit."""
     plans: list[Plan] = []
-    refused: list[tuple[str, KeyMissingError]] = []
+    refused: list[tuple[str, TableError]] = []
     for table in tables:
         try:
             plans.append(compile_plan(table, pipe, server))
-        except KeyMissingError as error:
+        except TableError as error:
             refused.append((table.full_name, error))
     _refuse_clashes(plans, views=pipe.destination.views)
     return plans, refused
 
 
 def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
-    taken: dict[str, str] = {}
+    taken: dict[str, Plan] = {}
     for plan in plans:
         names = [plan.target, *([ddl.view_name(plan)] if views and plan.shape is Shape.CURRENT else [])]
         for name in names:
-            other = taken.setdefault(name, plan.table.full_name)
-            if other != plan.table.full_name:
+            other = taken.setdefault(name, plan)
+            if other is not plan:
+                both = f"{other.table.full_name} and {plan.table.full_name}"
+                ways = "a target in the options of one of them."
                 raise ConfigError(
-                    f'{other} and {plan.table.full_name} would both be "{name}" in the destination',
-                    hint='Set target = "{schema}_{table}" in [tables], or a target in the options of one of them.',
+                    f'{both} would both be "{name}" in the destination',
+                    hint=f'Set target = "{{schema}}_{{table}}" in [tables], or {ways}'
+                    if other.target == plan.target
+                    else f"One is the view of the other: set views = false in [destination], or {ways}",
                 )
 
 

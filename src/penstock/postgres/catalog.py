@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import namedtuple_row
 
 from penstock.postgres import QUERIES
-from penstock.postgres.connection import translated
+from penstock.postgres.connection import kept_bytes, translated
 from penstock.table import Column, Leaf, ReplicaIdentity, Table, Type, TypeKind
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _USUAL_WIDTH = 32  # what the planner takes for a column of varying length
 
 def read_tables(connection: Connection, matches: Callable[[str], bool]) -> list[Table]:
     """The tables whose ``schema.name`` matches, by schema and name. Raises SourceError."""
-    with translated("reading the catalog"), connection.transaction():
+    with translated("reading the catalog"), kept_bytes(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")  # one picture for all queries
         rows = [row for row in _fetch(connection, "tables") if matches(f"{row.nspname}.{row.relname}")]
         leaves: dict[int, list[Any]] = defaultdict(list)

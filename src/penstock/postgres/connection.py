@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import conninfo, pq
+from psycopg.adapt import Loader
 
 from penstock.errors import ConfigError, SourceError, SourceUnavailableError
 from penstock.postgres.trouble import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from psycopg.abc import Buffer
 
     from penstock.config import Source
     from penstock.errors import PenstockError
@@ -112,6 +115,8 @@ class Connector:
             with contextlib.ExitStack() as undone:
                 undone.callback(connection.close)
                 connection.execute(_NO_LIMITS)
+                for name in _TEXTS:
+                    connection.adapters.register_loader(name, _AnyText)
                 undone.pop_all()
         except (psycopg.Error, UnicodeError) as error:
             secret = str(given.get("password") or "")
@@ -119,13 +124,43 @@ class Connector:
         return connection
 
 
+class _AnyText(Loader):
+    """Texts of a SQL_ASCII database, and names of roles and databases that were made in a database of another encoding.
+
+    A byte that is not UTF-8 becomes a lone surrogate, as Python has it for file names.
+    """
+
+    format = pq.Format.TEXT
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode("utf-8", "surrogateescape")
+
+
+_TEXTS = ("text", "name", "varchar", "bpchar", '"char"')
+
+
+def _holds_any_bytes(connection: Connection) -> bool:
+    return connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII"
+
+
 def keep_bytes(connection: Connection) -> None:
     """From here on texts of a SQL_ASCII database come byte by byte: there one that is not UTF-8 would be an error (types.md).
 
-    For connections that carry rows only: psycopg returns every text as bytes then.
+    For connections that carry rows only: psycopg takes no names into statements then that are not ASCII.
     """
-    if connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII":
+    if _holds_any_bytes(connection):
         connection.execute("set client_encoding = 'SQL_ASCII'")
+
+
+@contextlib.contextmanager
+def kept_bytes(connection: Connection) -> Iterator[None]:
+    """The same for as long as the context lasts, which begins and ends outside of transactions."""
+    keep_bytes(connection)
+    try:
+        yield
+    finally:
+        if _holds_any_bytes(connection) and not connection.broken:
+            connection.execute("set client_encoding = 'UTF8'")
 
 
 def _escaped(value: str) -> str:

@@ -12,7 +12,7 @@ from psycopg.adapt import Dumper
 
 from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
-from penstock.postgres.connection import keep_bytes, translated
+from penstock.postgres.connection import keep_bytes, kept_bytes, translated
 from penstock.postgres.parts import Part, plan_parts
 
 if TYPE_CHECKING:
@@ -65,12 +65,14 @@ def read_part(
         contextlib.closing(connector.connect(copying=True)) as connection,
     ):
         relation = _locked(connection, part, table, snapshot)
-        query = sql.SQL("copy (select {} from only {}{}) to stdout").format(
-            _listed(columns), relation, _condition(connection, part, table)
+        query = (
+            sql.SQL("copy (select {} from only {}{}) to stdout")
+            .format(_listed(columns), relation, _condition(connection, part, table))
+            .as_bytes(connection)
         )
         keep_bytes(connection)
         pgconn = connection.pgconn
-        pgconn.send_query(query.as_bytes(connection))
+        pgconn.send_query(query)
         while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
             yield b""
         wire.result(pgconn, pq.ExecStatus.COPY_OUT)
@@ -192,11 +194,9 @@ def read_rows(
     found: dict[tuple[bytes, ...], tuple[bytes | None, ...]] = {}
     with translated(f"reading rows of {table.full_name} again"):
         operators = _operators(connection, table)
-        keep_bytes(connection)
         for start in range(0, len(identities), ROWS_A_QUERY):
             some = identities[start : start + ROWS_A_QUERY]
             found |= _rows(connection, table, columns, some, operators)
-        connection.execute("set client_encoding = 'UTF8'")
     return found
 
 
@@ -223,12 +223,13 @@ def _rows(
     query = sql.SQL(
         "select w.place, {columns} from (values {values}) w (place, {keys}) join {relation} t on {equal}"
     ).format(values=sql.SQL(", ").join([one] * len(identities)), **spelled)
+    statement = query.as_bytes(connection)
     values: list[Any] = []
     for place, identity in enumerate(identities):
         values += (place, *map(_Text, identity))
-    with connection.cursor() as cursor:
+    with kept_bytes(connection), connection.cursor() as cursor:
         cursor.adapters.register_dumper(_Text, _TextDumper)
-        cursor.execute(query, values)
+        cursor.execute(statement, values)
         answer = cursor.pgresult
     if answer is None:
         return {}

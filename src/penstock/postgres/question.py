@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import namedtuple_row
 
 from penstock.postgres import QUERIES, providers
-from penstock.postgres.connection import translated
+from penstock.postgres.connection import kept_bytes, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,8 @@ class Question:
 
 def fetch(connection: Connection, query: str, **parameters: object) -> list[Any]:
     """The rows of a named query. Raises SourceError."""
-    with translated(f"asking for {query}"), connection.cursor(row_factory=namedtuple_row) as cursor:
+    with translated(f"asking for {query}"), kept_bytes(connection):
+        cursor = connection.cursor(row_factory=namedtuple_row)
         return cursor.execute(QUERIES[query], parameters).fetchall()
 
 

@@ -13,6 +13,7 @@ from penstock.errors import (
     SlotHeldError,
     SourceRefusedError,
     SourceUnavailableError,
+    ValueUnreadableError,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,23 @@ class Rule:
 COPY_AGAIN = "What was changed since then is missing. Copy again: penstock drop PIPE.toml --tables, then penstock run."
 """Where a publication is gone that a pipe had."""
 
+_WAY_OUT = (
+    "Change or delete it in the source; then copy its table again: penstock resync. "
+    "If it is the stream that stopped, copy all again: penstock drop PIPE.toml --tables, then penstock run."
+)
+
 RULES = (
+    Rule(
+        ValueUnreadableError,
+        f"A text has a character that UTF-8 does not have. {_WAY_OUT}",
+        states=("22P05", "22021"),
+    ),
+    Rule(
+        ValueUnreadableError,
+        f"A row is larger than PostgreSQL can send: 1 GB of text, of which a bytea takes two bytes for each of its own. {_WAY_OUT}",
+        states=("54000", "XX000"),
+        about="invalid memory alloc request size|string buffer|out of memory",
+    ),
     Rule(
         SourceUnavailableError,
         "The connection was cut; Penstock tries again.",
