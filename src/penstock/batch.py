@@ -29,6 +29,7 @@ class Value:
 
     null: bool
     data: bytes
+    unfit: int = 0  # the number of the reason, where the type could not hold it
 
 
 @dataclass(frozen=True, slots=True)

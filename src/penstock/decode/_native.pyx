@@ -66,6 +66,6 @@ def encode(codec, text):
         if status == MALFORMED:
             _codecs.encode(codec, text)  # finds the words
             raise ValueError("the compiled decoder refuses a text that the plain one takes")
-        return Value(status != OK and codec.kind is Kind.DECIMAL, out.data[: out.len])
+        return Value(status != OK and codec.kind is Kind.DECIMAL, out.data[: out.len], status)
     finally:
         buffer_free(&out)
