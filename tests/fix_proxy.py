@@ -27,6 +27,9 @@ class Proxy:
         self.cut_after_bytes: int | None = None  # from the server, over all connections; then everything is cut
         self.change: Callable[[bytes], bytes] = lambda piece: piece  # what the server says
         self.connections = 0  # made so far
+        self._clients: dict[asyncio.StreamReader, asyncio.StreamWriter] = {}
+        self._stranded: set[asyncio.StreamReader] = set()
+        self._ending: asyncio.Event
         self._flowing: asyncio.Event
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -38,6 +41,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> int:
+        self._ending = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -54,12 +58,16 @@ class Proxy:
             _reset(writer)
             return
         self._writers |= {writer, server_writer}
+        self._clients[reader] = writer
         try:
             await asyncio.gather(
                 self._pass(reader, server_writer, from_server=False),
                 self._pass(server_reader, writer, from_server=True),
             )
+            if reader in self._stranded:
+                await self._ending.wait()
         finally:
+            self._clients.pop(reader, None)
             self._writers -= {writer, server_writer}
             writer.close()
             server_writer.close()
@@ -75,9 +83,11 @@ class Proxy:
                     return
                 writer.write(self.change(piece) if from_server else piece)
                 await writer.drain()
-            writer.write_eof()
+            if reader not in self._stranded:
+                writer.write_eof()
         except OSError:
-            _reset(writer)
+            if reader not in self._stranded:
+                _reset(writer)
 
     def _used_up(self, size: int) -> bool:
         if self.cut_after_bytes is None:
@@ -100,6 +110,16 @@ class Proxy:
 
         self._call(work())
 
+    def strand(self) -> None:
+        """Reset the clients, and never tell the server, as a firewall that has forgotten its connections."""
+
+        async def work() -> None:
+            self._stranded |= set(self._clients)
+            for writer in self._clients.values():
+                _reset(writer)
+
+        self._call(work())
+
     def blackhole(self) -> None:
         """Swallow everything without a word, until ``recover``."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
@@ -114,6 +134,7 @@ class Proxy:
         async def work() -> None:
             self._server.close()
             self._flowing.set()
+            self._ending.set()
             self._cut_all()
             if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(tasks, timeout=5)

@@ -34,6 +34,7 @@ class Value:
 
     null: bool
     data: bytes
+    unfit: int = 0  # the number of the reason, where the type could not hold it
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,6 @@ class Capabilities:
     time64: bool
     json: bool = False  # the type JSON, also Nullable, without a setting
     embedded: bool = False
-    json: bool = False  # the JSON type, and Nullable(JSON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg import pq
+from psycopg import conninfo, pq
 from tests.fix_pipe import Case
 from tests.load import TABLES, load, make_tables
 
@@ -23,9 +23,10 @@ QUICK = 'flush_interval = "50ms"'
 
 
 @contextlib.contextmanager
-def slot_held(case: Case) -> Iterator[int]:
+def slot_held(case: Case, **parameters: str) -> Iterator[int]:
     """Somebody else streams from the pipe's slot; gives the process at the server."""
-    with psycopg.connect(case.database.dsn, replication="database", autocommit=True) as connection:  # type: ignore[call-overload]
+    dsn = conninfo.make_conninfo(case.database.dsn, **parameters)
+    with psycopg.connect(dsn, replication="database", autocommit=True) as connection:  # type: ignore[call-overload]
         connection.pgconn.send_query(START)
         result = connection.pgconn.get_result()
         assert result is not None
@@ -55,6 +56,40 @@ def test_a_slot_that_somebody_else_holds_for_a_while(embedded: Case) -> None:
             holding.close()
             assert process.wait(30) == 0, embedded.log()
     embedded.assert_equal("public.t")
+
+
+def test_a_slot_that_somebody_else_takes_while_the_pipe_runs(embedded: Case) -> None:
+    """Even under the pipe's own name: its former session is not this one."""
+    embedded.database.execute(*TWO)
+    embedded.define()
+    with embedded.running():
+        embedded.wait_until(lambda: embedded.log().count("table streaming") == 2, "the tables stream")
+        with contextlib.ExitStack() as holding:
+            taken: list[int] = []
+
+            def take() -> bool:
+                with contextlib.suppress(psycopg.Error, AssertionError):
+                    taken.append(holding.enter_context(slot_held(embedded, application_name="penstock shop")))
+                return bool(taken)
+
+            while not taken:  # the pipe comes back at once: be faster
+                embedded.database.execute(
+                    "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'penstock_shop'"
+                )
+                take()
+            embedded.wait_until(
+                lambda: f"active for PID {taken[0]}" in embedded.log(), "the pipe says who holds the slot"
+            )
+            embedded.database.execute("insert into t values (1, 'x')")
+            held = "select active_pid from pg_replication_slots where slot_name = 'penstock_shop'"
+            refusals = f"active for PID {taken[0]}"
+            before = embedded.database.server.log.count(refusals)
+            embedded.wait_until(
+                lambda: embedded.database.server.log.count(refusals) >= before + 3, "the pipe has tried again and again"
+            )
+            assert embedded.database.fetch(held) == [(taken[0],)]
+        embedded.wait_for("select count() from t_current", 1)
+    assert "former session ended" not in embedded.log()
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
 pytestmark = pytest.mark.pg("== 15")
-SLOW = "select sleepEachRow(1) from numbers(600) settings max_block_size = 1, function_sleep_max_microseconds_per_block = 0"
+SLOW = "select sleepEachRow(0.00001) from numbers(1000000000)"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def running(case: Case) -> Iterator[Case]:
 
 def still_flows(case: Case) -> None:
     """A new row arrives."""
-    (top,) = case.database.fetch("insert into t select max(id) + 1 from t returning id")[0]
+    (top,) = case.database.fetch("insert into t select coalesce(max(id), 0) + 1 from t returning id")[0]
     case.wait_for(f"select count() from t_current where id = {top}", 1)
 
 
@@ -66,6 +66,8 @@ def test_writing_is_refused(running: Case, tmp_path: Path) -> None:
         "select 1; drop table t",
         "select 1 settings readonly = 0",
         "(select 1) settings readonly = 0, max_threads = 1",
+        f"select ‘'’ into outfile '{file}'",
+        f"select 1 into\u200boutfile '{file}'",
     ):
         done = running.penstock("query", str(running.file), sql)
         refused(done, 2)
@@ -100,7 +102,12 @@ def test_large_queries_and_results(embedded: Case, tmp_path: Path) -> None:
         )
         assert len(done.stdout.splitlines()) == 1_000_000
         rows = "select number, repeat(toString(number), 50) from numbers(100000000)"
-        refused(embedded.penstock("query", "shop", rows), 2, "Limit for result exceeded", "in memory")
+        refused(embedded.penstock("query", "shop", rows), 2, "exceeded")
+        for lifted in ("max_result_bytes = 0", "max_memory_usage = 0", "result_overflow_mode = 'break'"):
+            done = embedded.penstock("query", "shop", f"select * from ({rows} settings {lifted})")
+            refused(done, 2, "exceeded")
+            refused(embedded.penstock("query", "shop", f"{rows} settings {lifted}"), 2, "Cannot modify", "setting")
+        refused(embedded.penstock("query", "shop", "select groupArray(number) from numbers(10000000000)"), 2, "exceeded")
         text = tmp_path / "long.sql"
         text.write_text(f"select '{'x' * (2 << 20)}'")
         with text.open() as long:

@@ -75,6 +75,23 @@ def test_the_connection_says_nothing_for_a_while_and_is_then_refused(proxied: tu
         assert_the_end_arrives(case)
 
 
+def test_the_server_does_not_notice_that_the_connection_is_gone(proxied: tuple[Case, Proxy]) -> None:
+    """Its sender would hold the slot for a minute (``wal_sender_timeout``): the pipe ends its own former session."""
+    case, proxy = proxied
+    make_tables(case.database)
+    case.define(settings=QUICK)
+    with case.running():
+        case.wait_until(lambda: case.log().count("table streaming") == 2, "both tables stream")
+        for number in range(1, 4):
+            (pid,) = case.database.fetch("select active_pid from pg_replication_slots")[0]
+            proxy.strand()
+            case.database.execute(f"insert into b values ('behind the cut', {number}, 0)")
+            case.wait_for("select count() from b_current where k = 'behind the cut'", number, 25)
+            assert re.search(rf"former session ended.* pid={pid}\b", case.log())
+        assert_the_end_arrives(case)
+    assert case.log().count("former session ended") == 3
+
+
 def test_a_history_is_copied_over_a_connection_that_is_cut(proxied: tuple[Case, Proxy]) -> None:
     case, proxy = proxied
     case.database.execute(

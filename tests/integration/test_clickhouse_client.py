@@ -123,8 +123,8 @@ def test_raw_can_only_read(place: Place, statement: str) -> None:
 def test_raw_says_what_is_wrong(place: Place) -> None:
     with pytest.raises(ConfigError, match=r"nowhere"):
         place.client.raw("select * from nowhere", "CSV", database=place.database)
-    with pytest.raises(ConfigError, match=r"Syntax error: failed at position 7") as caught:
-        place.client.raw("selec 1", "CSV", database=place.database)
+    with pytest.raises(ConfigError, match=r"Syntax error: failed at position") as caught:
+        place.client.raw("select 1 1", "CSV", database=place.database)
     assert "Expected one of" not in caught.value.message
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.plans import DAY_MICROS, SERVER
 
 from penstock.batch import Value, varint
+from penstock.decode.codecs import INFINITY, NAN, OUT_OF_RANGE, TOO_MANY_DIGITS
 from penstock.errors import BadDataError
 from penstock.typemap import Codec, Kind
 
@@ -145,24 +146,24 @@ def test_numeric_that_fits(decoder: ModuleType, precision: int, scale: int, text
 
 
 @pytest.mark.parametrize(
-    ("text", "nearest"),
+    ("text", "nearest", "reason"),
     [
-        ("NaN", 0),
-        ("Infinity", 99999),
-        ("-Infinity", -99999),
-        ("1000", 99999),
-        ("-1000", -99999),
-        ("9" * 5000, 99999),
-        ("1000.001", 99999),
-        ("1.239", 123),
-        ("-1.239", -123),
-        ("0.001", 0),
-        ("0." + "0" * 5000 + "1", 0),
+        ("NaN", 0, NAN),
+        ("Infinity", 99999, INFINITY),
+        ("-Infinity", -99999, INFINITY),
+        ("1000", 99999, TOO_MANY_DIGITS),
+        ("-1000", -99999, TOO_MANY_DIGITS),
+        ("9" * 5000, 99999, TOO_MANY_DIGITS),
+        ("1000.001", 99999, TOO_MANY_DIGITS),
+        ("1.239", 123, TOO_MANY_DIGITS),
+        ("-1.239", -123, TOO_MANY_DIGITS),
+        ("0.001", 0, TOO_MANY_DIGITS),
+        ("0." + "0" * 5000 + "1", 0, TOO_MANY_DIGITS),
     ],
 )
-def test_numeric_that_does_not_fit(decoder: ModuleType, text: str, nearest: int) -> None:
+def test_numeric_that_does_not_fit(decoder: ModuleType, text: str, nearest: int, reason: int) -> None:
     encoded = decoder.encode(decimal(5, 2), text.encode())
-    assert encoded == Value(null=True, data=nearest.to_bytes(4, "little", signed=True))
+    assert encoded == Value(null=True, data=nearest.to_bytes(4, "little", signed=True), unfit=reason)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,8 @@ def test_the_bounds_of_a_numeric(decoder: ModuleType, precision: int) -> None:
         beyond = "1" + "0" * precision
         for text, nearest in (("Infinity", most), ("-Infinity", -most), (beyond, most), (f"-{beyond}", -most)):
             data = nearest.to_bytes(codec.width, "little", signed=True)
-            assert decoder.encode(codec, text.encode()) == Value(null=True, data=data)
+            reason = INFINITY if text.endswith("y") else TOO_MANY_DIGITS
+            assert decoder.encode(codec, text.encode()) == Value(null=True, data=data, unfit=reason)
         whole, fraction = str(most)[: precision - scale] or "0", str(most)[precision - scale :]
         text = f"{whole}.{fraction}" if fraction else whole
         assert number(decoder.encode(codec, text.encode())) == most
@@ -244,20 +246,21 @@ def test_dates_beyond_pythons(decoder: ModuleType, text: str, days: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "days"),
+    ("text", "bound", "reason"),
     [
-        ("1900-01-01", SERVER.date32[0]),
-        ("2299-12-31", SERVER.date32[1]),
-        ("1899-12-31", SERVER.date32[0]),
-        ("2300-01-01", SERVER.date32[1]),
-        ("infinity", SERVER.date32[1]),
-        ("-infinity", SERVER.date32[0]),
-        ("0044-03-15 BC", SERVER.date32[0]),
-        ("5874897-12-31", SERVER.date32[1]),
+        ("1900-01-01", 0, 0),
+        ("2299-12-31", 1, 0),
+        ("1899-12-31", 0, OUT_OF_RANGE),
+        ("2300-01-01", 1, OUT_OF_RANGE),
+        ("infinity", 1, INFINITY),
+        ("-infinity", 0, INFINITY),
+        ("0044-03-15 BC", 0, OUT_OF_RANGE),
+        ("5874897-12-31", 1, OUT_OF_RANGE),
     ],
 )
-def test_dates_take_the_nearest_bound(decoder: ModuleType, text: str, days: int) -> None:
-    assert decoder.encode(DATE, text.encode()) == Value(null=False, data=days.to_bytes(4, "little", signed=True))
+def test_dates_take_the_nearest_bound(decoder: ModuleType, text: str, bound: int, reason: int) -> None:
+    expected = SERVER.date32[bound].to_bytes(4, "little", signed=True)
+    assert decoder.encode(DATE, text.encode()) == Value(null=False, data=expected, unfit=reason)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +347,8 @@ def test_timestamp_forms(decoder: ModuleType, text: str, micros: int) -> None:
 )
 def test_timestamps_take_the_nearest_bound(decoder: ModuleType, text: str, bound: int) -> None:
     expected = SERVER.datetime64[bound].to_bytes(8, "little", signed=True)
-    assert decoder.encode(TIMESTAMP, text.encode()) == Value(null=False, data=expected)
+    reason = INFINITY if text.endswith("y") else OUT_OF_RANGE
+    assert decoder.encode(TIMESTAMP, text.encode()) == Value(null=False, data=expected, unfit=reason)
 
 
 @pytest.mark.parametrize(

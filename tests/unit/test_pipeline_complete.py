@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from tests.plans import plan_of
 
 from penstock.batch import Batch, EncodedColumn, Hole, Value, version_of
+from penstock.errors import SourceUnavailableError, UnfitValueError
 from penstock.lsn import Lsn
 from penstock.pipeline.complete import Doubt, Identity, complete
 
@@ -117,6 +118,60 @@ def test_a_tombstone_knows_nothing_and_the_source_is_asked() -> None:
 
 def test_a_null_of_the_source_is_null() -> None:
     assert bodies(Ends(source={ONE: (None,)}).complete(batch_of(hole(0)))) == [None]
+
+
+NUMBERS = {b"NaN": ("nan", True), b"1.23": ("too many digits", True), b"7.5": ("", False)}
+
+
+@pytest.mark.parametrize("read", NUMBERS)
+@pytest.mark.parametrize("nullable", [True, False])
+def test_unfit_values_that_were_read_again_are_counted(read: bytes, nullable: bool) -> None:
+    plan = plan_of("id int4, n numeric(3,1)", nullable=nullable)
+    reason, unfit = NUMBERS[read]
+    ends = Ends(source={ONE: (read,), TWO: (b"NaN",)})
+    batch = numbers_of(plan, ends, ONE, ONE, TWO)
+    counted = Counter({f"unfit n: {reason}": 2, "unfit n: nan": 1} if unfit else {"unfit n: nan": 1})
+    counted["unfit n: nan"] += 2 if reason == "nan" else 0
+    assert {name: count for name, count in ends.counters.items() if "unfit" in name} == counted
+    assert ends.counters["unchanged values from the source"] == 3
+    if nullable:
+        assert batch.columns[1].nulls == bytes([unfit, unfit, True])
+
+
+@pytest.mark.parametrize("read", NUMBERS)
+def test_an_unfit_value_that_was_read_again_fails_where_it_is_to(read: bytes) -> None:
+    plan = plan_of("id int4, n numeric(3,1)", on_unfit="fail")
+    ends = Ends(source={ONE: (read,)})
+    reason, unfit = NUMBERS[read]
+    if not unfit:
+        numbers_of(plan, ends, ONE)
+        return
+    with pytest.raises(UnfitValueError, match=f'column "n" of public.t.*{reason}') as caught:
+        numbers_of(plan, ends, ONE)
+    assert read.decode() not in caught.value.message + caught.value.hint
+    assert not ends.counters
+
+
+def test_an_attempt_that_fails_counts_nothing() -> None:
+    ends = Ends({ONE: stored(50, "kept")})
+
+    def cut(*_: object) -> NoReturn:
+        raise SourceUnavailableError("cut")
+
+    ends.rows = cut  # type: ignore[method-assign]
+    with pytest.raises(SourceUnavailableError):
+        ends.complete(batch_of(hole(0), hole(1, TWO)))
+    assert not ends.counters
+
+
+def numbers_of(plan: Plan, ends: Ends, *identities: Identity) -> Batch:
+    """A batch with rows of these keys, each with a numeric(3,1) that is a hole, completed."""
+    rows, width = len(identities), plan.columns[1].codec.width
+    nulls = bytes(rows) if plan.columns[1].wire.startswith("Nullable") else None
+    columns = [EncodedColumn(None, bytes(4 * rows)), EncodedColumn(nulls, bytes(width * rows))]
+    metadata = [EncodedColumn(None, bytes(16 * rows)), EncodedColumn(None, bytes(rows))]
+    holes = [Hole(row, (1,), (row * width,), key, key, at(100), 7) for row, key in enumerate(identities)]
+    return ends.complete(Batch(plan, rows, 0, 0, columns + metadata, holes=tuple(holes)))
 
 
 def test_a_row_that_is_nowhere_becomes_a_tombstone() -> None:

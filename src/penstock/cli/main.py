@@ -99,6 +99,9 @@ def query(
 ) -> None:
     """Read the destination, also while the pipe runs.
 
+    A query of an embedded ClickHouse runs in the pipe's own process: its result is bounded, and it may not have SETTINGS. Table
+    functions such as file() and url() reach what the user who runs the pipe can reach, and nobody else may ask.
+
     Example: penstock query shop.toml "select count() from orders_current"
     """
     from penstock.control.queries import ask_pipe

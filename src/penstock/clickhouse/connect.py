@@ -56,7 +56,7 @@ def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:
         path.mkdir(parents=True, exist_ok=True)
     try:
         return clickhouse_connect.get_client(
-            interface="chdb", path=str(path), settings={"max_memory_usage": _memory_bytes() // 2, **settings}
+            interface="chdb", path=str(path), settings={"max_memory_usage": memory_bytes() // 2, **settings}
         )
     except ImportError:
         raise ConfigError(
@@ -68,7 +68,7 @@ def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:
         raise _not_opened(path, str(error)) from None
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """Of the machine, or of the container that this process is in."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

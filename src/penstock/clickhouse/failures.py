@@ -42,6 +42,8 @@ _RETRY = "Penstock tries again by itself; check that the server runs and can be 
 _TOO_LONG = re.compile("File name too long|max length of table name")
 _SHORTER = "Give it a shorter name: target in [tables.options]; then: penstock resync."
 _QUOTE_CHARACTERS = 400
+_LESS = "Ask for less: the result is held in memory."
+_OF_QUERIES = {164: "The query can only read, and change no setting.", 241: _LESS, 396: _LESS}
 
 
 def code_of(error: BaseException, text: str) -> int:
@@ -87,14 +89,11 @@ def of_ddl(subject: str, code: int, text: str) -> PenstockError:
 
 
 def of_query(subject: str, code: int, text: str) -> PenstockError:
-    """A query that a user typed."""
-    meaning = _meaning(code, text, codes.UNKNOWN)
-    if issubclass(meaning.kind, DestinationUnavailableError):
-        return _error(meaning, subject, code, text)
-    hint = {164: "The query can only read.", 396: "Ask for less: the result is held in memory."}.get(
-        code, "Mend the query."
-    )
-    return ConfigError(f"{subject}: {_sentence(text)} ({_code(code, text)})", hint=hint)
+    """A query that a user typed: the server's words are shown."""
+    message = f"{subject}: {_sentence(text)} ({_code(code, text)})"
+    if code not in _OF_QUERIES and issubclass(_meaning(code, text, codes.UNKNOWN).kind, DestinationUnavailableError):
+        return DestinationUnavailableError(message, hint="Ask again in a moment.")
+    return ConfigError(message, hint=_OF_QUERIES.get(code, "Mend the query."))
 
 
 def of_folder(folder: Path, error: OSError) -> PenstockError:

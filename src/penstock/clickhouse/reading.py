@@ -11,12 +11,13 @@ import re
 from penstock.errors import ConfigError
 
 _SKIPPED = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` | --[^\n]* | \#[!\ ][^\n]* | /\*.*?\*/ | \$(\w*)\$.*?\$\1\$""",
+    r"""'(?:[^'\\]|\\.)*' | ‘[^’]*’ | “[^”]*” | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` | --[^\n]* | \#[!\ ][^\n]* | /\*.*?\*/ | \$(\w*)\$.*?\$\1\$""",
     re.DOTALL | re.VERBOSE,
 )
 _READS = ("select", "with", "show", "describe", "desc", "explain", "exists")
-_OUTFILE = re.compile(r"\binto\s+outfile\b", re.IGNORECASE)
-_FORMAT = re.compile(r"\bformat\s+(?!ASC\b|DESC\b)([A-Z]\w+)$", re.IGNORECASE)
+_BLANK = r"[\s\u180e\u200b-\u200d\u2060\ufeff]"  # what ClickHouse takes for blanks
+_OUTFILE = re.compile(rf"\binto{_BLANK}+outfile\b", re.IGNORECASE)
+_FORMAT = re.compile(rf"\bformat{_BLANK}+(?!ASC\b|DESC\b)([A-Z]\w+)$", re.IGNORECASE)
 
 
 def one_query(sql: str) -> str:

@@ -16,7 +16,6 @@ from penstock.postgres import checks as source_checks
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.config import Pipe

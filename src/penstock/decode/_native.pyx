@@ -68,7 +68,7 @@ def encode(codec, text):
         if status == MALFORMED:
             _codecs.encode(codec, text)  # finds the words
             raise ValueError("the compiled decoder refuses a text that the plain one takes")
-        return Value(status != OK and codec.kind in (Kind.DECIMAL, Kind.JSON), out.data[: out.len])
+        return Value(status != OK and codec.kind in (Kind.DECIMAL, Kind.JSON), out.data[: out.len], status)
     finally:
         column_free(&c)
         buffer_free(&out)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.batch import Batch, Rejected, Relation, Truncate
 from penstock.decode import StreamDecoder
-from penstock.errors import BadDataError, SchemaConflictError, TableError, UnfitKeyError, UnfitValueError
+from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import written_position
+from penstock.pipeline.complete import refusal
 from penstock.pipeline.evolve import tuple_source
 from penstock.pipeline.lifecycle import State
 
@@ -149,7 +150,7 @@ class Cdc:
             case Truncate():
                 await self._truncate(item)
             case Rejected():
-                await self._set_aside(self._lanes[item.plan.table.oid], _refusal(item))
+                await self._set_aside(self._lanes[item.plan.table.oid], refusal(item))
 
     def _submit(self, batch: Batch) -> None:
         lane = self._lanes[batch.plan.table.oid]
@@ -275,20 +276,4 @@ def _leaf_truncated(lane: Lane) -> TableError:
     return SchemaConflictError(
         f"a partition of {lane.plan.table.full_name} was truncated, and PostgreSQL 12 does not say which rows that removed",
         hint=f"Copy it again: penstock resync PIPE.toml {lane.plan.table.full_name}",
-    )
-
-
-def _refusal(item: Rejected) -> TableError:
-    where = f'column "{item.column}" of {item.plan.table.full_name}'
-    if item.reason == "malformed":
-        return BadDataError(
-            f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it."
-        )
-    hint = f'Set types = {{ {item.column} = "String" }} for the table, and copy it again.'
-    if item.in_key:
-        return UnfitKeyError(
-            f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint
-        )
-    return UnfitValueError(
-        f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint
     )

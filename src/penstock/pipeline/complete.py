@@ -13,17 +13,19 @@ completed at a still later time, and the last of these found the row in its plac
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import LSN_BITS, ORDINAL_BITS, version_of
+from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, version_of
 from penstock.decode import encode
+from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
     from penstock.batch import Batch, Hole, Value
+    from penstock.errors import TableError
     from penstock.lsn import Lsn
     from penstock.plan import Plan
 
@@ -99,7 +101,10 @@ class Doubt:
 
 
 def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str]) -> None:
-    """Fill every hole of ``batch``."""
+    """Fill every hole of ``batch``. Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``.
+
+    ``counters`` are touched when all is done: an attempt that fails is made again.
+    """
     plan = batch.plan
     columns = sorted({column for hole in batch.holes for column in hole.columns})
     stored: Mapping[Identity, Stored] = {}
@@ -109,20 +114,36 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
         stored = lookup.newest(plan, list(wanted), columns, below)
     fills: dict[tuple[int, int], Value] = {}
     left: list[Hole] = []
+    counted: Counter[str] = Counter()
     for hole in batch.holes:
         values = _from_chain(hole, fills) if hole.after >= 0 else _from_stored(hole, stored, doubt)
         if values is None:
             left.append(hole)
             continue
-        counters["unchanged values from the destination"] += len(hole.columns)
+        counted["unchanged values from the destination"] += len(hole.columns)
         fills.update(((hole.row, column), values[column]) for column in hole.columns)
     if left:
         read, gone = _from_source(plan, left, columns, reread, doubt)
-        counters["unchanged values from the source"] += len(read)
-        counters["rows gone before they were complete"] += len(gone)
+        counted.update(_unfit_in(plan, read))
+        counted["unchanged values from the source"] += len(read)
+        counted["rows gone before they were complete"] += len(gone)
         fills.update(read)
         batch.mark_deleted(gone)
     batch.complete(fills)
+    counters.update(counted)
+
+
+def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[str]:
+    """How often which column's type could not hold a value, and why. Raises UnfitValueError where ``on_unfit = "fail"``."""
+    counted: Counter[str] = Counter()
+    for (_, index), value in values.items():
+        if not value.unfit:
+            continue
+        column, reason = plan.columns[index].name, REASONS[value.unfit]
+        if plan.fail_on_unfit:
+            raise refusal(Rejected(plan, column, reason, in_key=False))
+        counted[f"unfit {column}: {reason}"] += 1
+    return counted
 
 
 def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
@@ -169,3 +190,20 @@ def _from_source(
         for column in hole.columns:
             fills[hole.row, column] = encode(plan.columns[column].codec, values[columns.index(column)])
     return fills, gone
+
+
+def refusal(item: Rejected) -> TableError:
+    """What a value means that must stop its table."""
+    where = f'column "{item.column}" of {item.plan.table.full_name}'
+    if item.reason == "malformed":
+        return BadDataError(
+            f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it."
+        )
+    hint = f'Set types = {{ {item.column} = "String" }} for the table, and copy it again.'
+    if item.in_key:
+        return UnfitKeyError(
+            f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint
+        )
+    return UnfitValueError(
+        f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint
+    )

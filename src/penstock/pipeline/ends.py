@@ -49,6 +49,11 @@ class SourceEnd:
             slot.heartbeat(connection)
         return lsn
 
+    def end_former_session(self, slot_name: str, former: slot.Session) -> bool:
+        """End the session that holds the slot if it is the one that we had and lost; whether it was."""
+        with self.connector.connect() as connection:
+            return slot.end_former_session(connection, slot_name, former)
+
     def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
         """The table's parts, each as JSON."""
         with self.connector.connect(copying=True) as connection:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from penstock.config import Pipe
     from penstock.pipeline.checkpoint import Store
+    from penstock.postgres.slot import Session
 
 log = structlog.get_logger()
 
@@ -47,7 +48,6 @@ HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the p
 SAME_FRAME = 5  # so often may the stream be unreadable at one position
 INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
 THREADS = 24  # for inserts, saving and looking around
-RESULT_BYTES = 256 << 20  # of a user's query
 CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
 
 
@@ -75,7 +75,7 @@ class Run:
         self._finish: Lsn | None = None  # of ``once``
         self._began = time.monotonic()
         self._is_open = False
-        self._has_streamed = False
+        self._session: Session | None = None  # of the stream that is open, or was the last one
         self._unreadable = 0
         self._unreadable_at = Lsn(0)
         self._latencies = Latencies()
@@ -92,7 +92,7 @@ class Run:
         """Read the destination; in a thread. Raises DestinationError."""
         if self._client is None:
             raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
-        return self._client.raw(sql, output_format, database=self.pipe.database, most_bytes=RESULT_BYTES)
+        return self._client.raw(sql, output_format, database=self.pipe.database)
 
     # Running
 
@@ -234,16 +234,23 @@ class Run:
                 status_seconds=STATUS_SECONDS,
             )
         except SlotHeldError as error:
-            if not self._has_streamed and time.monotonic() - self._began > HELD_SECONDS:
+            if self._session is not None:
+                await asyncio.to_thread(self._end_former, self._session)
+            elif time.monotonic() - self._began > HELD_SECONDS:
                 raise SlotError(error.message, hint=error.hint) from None
             raise
-        self._has_streamed = True
+        self._session = stream.session
         self._lookout.stream = stream
         self._unreadable = 0 if self._checkpoint.saved > self._unreadable_at else self._unreadable
         self._trouble = ""
         self._reopened.set()
         log.info("stream open", slot=record.slot, position=str(self._checkpoint.saved))
         return stream
+
+    def _end_former(self, former: Session) -> None:
+        """After a cut that the server has not noticed its sender keeps the slot until ``wal_sender_timeout``: do not wait for that."""
+        if self._source.end_former_session(self._prepared.record.slot, former):
+            log.info("former session ended", slot=self._prepared.record.slot, pid=former.pid)
 
     def _judged(self, error: PenstockError) -> PenstockError:
         """An unreadable stream that stays so at the same position is not for trying again."""

@@ -77,6 +77,20 @@ select to_jsonb(s) || jsonb_build_object(
 from pg_catalog.pg_replication_slots s
 where s.slot_name = %(name)s
 
+-- name: this_session
+-- The session settings fix the text of a time, which is exact.
+select a.pid, a.backend_start::text
+from pg_catalog.pg_stat_activity a
+where a.pid = pg_catalog.pg_backend_pid()
+
+-- name: end_former_session
+select pg_catalog.pg_terminate_backend(a.pid)
+from pg_catalog.pg_replication_slots s
+join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+where s.slot_name = %(slot)s
+  and a.pid = %(pid)s and a.backend_start::text = %(began)s
+  and a.usename = session_user and a.application_name = current_setting('application_name')
+
 -- name: publication
 select p.oid, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as complete, to_jsonb(p) ->> 'pubviaroot' as via_root
 from pg_catalog.pg_publication p

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from penstock.postgres.connection import Connection, Connector
 
 __all__ = [
+    "Session",
     "SlotState",
     "SystemIdentity",
     "create_slot",
     "drop_publication",
     "drop_slot",
+    "end_former_session",
     "ensure_publication",
     "exported_snapshot",
     "fence",
@@ -41,6 +43,7 @@ __all__ = [
     "published",
     "slot_state",
     "system",
+    "this_session",
 ]
 
 PLUGIN = "pgoutput"
@@ -115,6 +118,32 @@ def drop_slot(connection: Connection, name: str) -> None:
             "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = %s",
             (name,),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session at the server. The number of its process is used again; the moment at which it began is not."""
+
+    pid: int
+    began: str  # as PostgreSQL prints it, to the microsecond
+
+
+def this_session(connection: Connection) -> Session:
+    """The session of this connection; one for replication will do."""
+    with translated("asking for this session"):
+        row = connection.execute(QUERIES["this_session"]).fetchone()
+    assert row is not None  # noqa: S101  (a session always sees itself)
+    return Session(*row)
+
+
+def end_former_session(connection: Connection, slot: str, former: Session) -> bool:
+    """End the session that holds the slot if it is ``former``, which was cut off and has not been told; never anybody else's.
+
+    Whether it was: it must be the same process, begun at the same moment, of the role and the application name of ``connection``.
+    """
+    values = {"slot": slot, "pid": former.pid, "began": former.began}
+    with translated(f'ending the former session of slot "{slot}"'):
+        return connection.execute(QUERIES["end_former_session"], values).fetchone() == (True,)
 
 
 @contextlib.contextmanager

@@ -23,12 +23,14 @@ from penstock.errors import PenstockError, PublicationError
 from penstock.lsn import Lsn
 from penstock.postgres import wire
 from penstock.postgres.connection import failure, keep_bytes, translated
+from penstock.postgres.slot import this_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
     from penstock.postgres.connection import Connection, Connector
+    from penstock.postgres.slot import Session
 
     T = TypeVar("T")
 
@@ -45,7 +47,7 @@ _EPOCH_2000 = 946_684_800
 class Stream:
     """One connection that streams from a slot. ``await Stream.open(…)``; closed for good once anything was raised."""
 
-    def __init__(self, connection: Connection, slot: str, status_seconds: float) -> None:
+    def __init__(self, connection: Connection, session: Session, slot: str, status_seconds: float) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._slot = slot
@@ -55,6 +57,7 @@ class Stream:
         self._ended = False
         self._closed = False
         self._unpublished: PublicationError | None = None
+        self.session = session
         connection.add_notice_handler(self._noticed)
         self._more = True  # the last drain stopped at its limit, not because nothing was left
         self._confirmed = Lsn(0)
@@ -71,11 +74,11 @@ class Stream:
         """
         opening = _Opening(connector, slot, publication, work_mem)
         try:
-            connection = await asyncio.to_thread(opening.run)
+            connection, session = await asyncio.to_thread(opening.run)
         except asyncio.CancelledError:
             opening.abandon()
             raise
-        return cls(connection, slot, status_seconds)
+        return cls(connection, session, slot, status_seconds)
 
     @property
     def confirmed(self) -> Lsn:
@@ -229,11 +232,12 @@ class _Opening:
         self._made: list[Connection] = []
         self._abandoned = False
 
-    def run(self) -> Connection:
-        self._made.append(_start(*self._arguments))
+    def run(self) -> tuple[Connection, Session]:
+        connection, session = _start(*self._arguments)
+        self._made.append(connection)
         if self._abandoned:
-            self._made[0].close()
-        return self._made[0]
+            connection.close()
+        return connection, session
 
     def abandon(self) -> None:
         """Close the connection, be it there already or not yet: one of the two sides sees what the other did first."""
@@ -242,13 +246,14 @@ class _Opening:
             connection.close()
 
 
-def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> Connection:
+def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> tuple[Connection, Session]:
     connection = connector.replication({"wal_sender_timeout": SENDER_TIMEOUT})
     try:
         with translated(f'starting to stream from slot "{slot}"'):
             if work_mem and connection.info.server_version >= WORK_MEM_SINCE:
                 connection.execute(sql.SQL("set logical_decoding_work_mem = {}").format(work_mem))
             _require_publication(connection, publication)
+            session = this_session(connection)
             keep_bytes(connection)
             pgconn = connection.pgconn
             pgconn.send_query(_start_command(slot, publication).encode())
@@ -259,7 +264,7 @@ def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> 
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, session
 
 
 def _require_publication(connection: Connection, publication: str) -> None:

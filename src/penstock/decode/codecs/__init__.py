@@ -45,7 +45,7 @@ def encode(codec: Codec, text: bytes | None) -> Value:
     try:
         return Value(null=False, data=encoder_of(codec)(text))
     except UnfitError as error:
-        return Value(null=not error.bounded, data=error.nearest)
+        return Value(null=not error.bounded, data=error.nearest, unfit=error.reason)
     except ValueError:
         raise BadDataError(
             f"a text is not a {codec.kind.name.lower()} as PostgreSQL prints it",
