@@ -22,6 +22,7 @@ and Logical Replication Message Formats).
 * ``pending``: table oids with pending rows → (rows, bytes of text, floor).
 * ``position``: the last end_lsn of a Commit, or walEnd of a keep-alive outside a transaction: what may be confirmed when
   every row handed out or pending is durable. ``received``: the largest position this connection has seen; never confirm beyond it.
+* ``place``: the version of the message read last (a Relation has that of the row message before it), and the xid of its transaction.
 * ``committed_at``: commit time of the last transaction begun, microseconds since 1970. ``changes``: row messages so far.
   ``transactions``: commits so far. ``reply_requested``: a keep-alive asked for an answer; reading it resets it.
 * A row's version: epoch, final_lsn of its Begin, ordinal = number of Insert, Update, Delete and Truncate messages before it in its

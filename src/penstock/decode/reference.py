@@ -49,6 +49,7 @@ class StreamDecoder:
         self._bindings: dict[int, Binding] = {}
         self._pending: dict[int, Pending] = {}  # by the table's oid
         self._transaction: Begin | None = None
+        self._begun: Begin | None = None  # the last one, also when it has ended
         self._ordinal = 0
         self._reply_requested = False
         self.position = 0
@@ -96,6 +97,12 @@ class StreamDecoder:
         asked, self._reply_requested = self._reply_requested, False
         return asked
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The version of the message read last, and the xid of its transaction."""
+        begin = self._begun
+        return (self._version(begin), begin.xid) if begin else (0, 0)
+
     def _apply(self, message: Message | None) -> None:
         match message:
             case Insert() | Update() | Delete():
@@ -116,7 +123,7 @@ class StreamDecoder:
     def _begin(self, begin: Begin) -> None:
         if self._transaction:
             raise _misplaced("a Begin came within a transaction")
-        self._transaction = begin
+        self._transaction = self._begun = begin
         self._ordinal = 0
         self.committed_at = begin.committed_at
 

@@ -166,6 +166,10 @@ cdef extern from "native/stream.h" nogil:
         int64_t oid
         block *rows
         block *next
+    ctypedef struct stamp:
+        uint64_t version_high
+        uint64_t ordinal
+        uint32_t xid
     ctypedef struct stream:
         size_t max_rows
         uint64_t max_bytes
@@ -176,6 +180,7 @@ cdef extern from "native/stream.h" nogil:
         uint64_t transactions
         int64_t committed_at
         int reply_requested
+        stamp now
         const uint8_t *at
         const uint8_t *end
         relation **relations

@@ -122,6 +122,11 @@ cdef class StreamDecoder:
         return self.state.committed_at
 
     @property
+    def place(self):
+        """The version of the message read last, and the xid of its transaction."""
+        return <object>self.state.now.version_high << 64 | self.state.now.ordinal, self.state.now.xid
+
+    @property
     def changes(self):
         """Row messages so far."""
         return self.state.changes
