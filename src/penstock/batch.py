@@ -133,6 +133,10 @@ class Batch:
                 )
         self.holes = ()
 
+    def stamp(self, version: int) -> None:
+        """Give every row this version."""
+        self.columns[len(self.plan.columns)].values = version.to_bytes(16, "little") * self.rows
+
     def mark_deleted(self, rows: list[int]) -> None:
         """Turn rows into tombstones: what they were about is gone from the source, and a delete follows in the stream."""
         place = len(self.plan.columns) + 1

@@ -46,6 +46,7 @@ class Column:
     not_null: bool = False
     dimensions: int = 0  # declared array dimensions
     may_be_unchanged: bool = False  # can be stored out of line: an UPDATE may leave it out ('u')
+    stamp: str = ""  # xmin of its pg_attribute row: another one after every ALTER of the column
 
 
 class ReplicaIdentity(Enum):
@@ -89,6 +90,8 @@ class Table:
     estimated_rows: int = 0
     estimated_bytes: int = 0
     partitioned: bool = False  # a root, which holds no rows itself; it may have no leaves yet
+    numbers: int = 0  # pg_class.relnatts: so many column numbers have been given out, dropped ones included
+    storage: tuple[tuple[int, int], ...] = ()  # oid and filenode of each relation that holds rows
 
     @property
     def full_name(self) -> str:

@@ -14,6 +14,8 @@ from penstock.errors import ConfigError, SchemaConflictError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from penstock.clickhouse.client import Client
     from penstock.plan import Plan
 
@@ -70,7 +72,7 @@ def create_statement(database: str, plan: Plan) -> str:
     ]
     if plan.keyless and plan.shape is not Shape.NULL:
         columns.append(f"{quoted(prefix + 'hash')} UInt128 materialized {_row_hash(plan)}")
-    statement = f"create table {_name(database, plan.target)} ({', '.join(columns)}) engine = {_engine(plan)}"
+    statement = f"create table {qualified(database, plan.target)} ({', '.join(columns)}) engine = {_engine(plan)}"
     if plan.shape is Shape.NULL:
         return statement
     if plan.partition_by:
@@ -114,7 +116,7 @@ def ensure_empty(client: Client, database: str, plan: Plan) -> None:
     if plan.shape is Shape.NULL:
         return
     subject = f"{database}.{plan.target}"
-    if client.rows(f"select 1 from {_name(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
+    if client.rows(f"select 1 from {qualified(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
         raise SchemaConflictError(
             f"{subject} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
             hint="Drop or truncate that table, or give this one another name: target in [tables.options]. Then: penstock resync.",
@@ -126,10 +128,10 @@ def view_name(plan: Plan) -> str:
     return f"{plan.target}_current"
 
 
-def ensure_view(client: Client, database: str, plan: Plan) -> None:
+def ensure_view(client: Client, database: str, plan: Plan, only: Collection[str] | None = None) -> None:
     """Make or replace ``<target>_current`` of a plan of shape ``current``: no deleted rows, no metadata columns.
 
-    Raises SchemaConflictError where something that Penstock did not make has the view's name.
+    ``only`` leaves out the other columns. Raises SchemaConflictError where something that Penstock did not make has the view's name.
     """
     view = view_name(plan)
     if fit.is_foreign(client, database, view, comment=VIEW_COMMENT):
@@ -137,11 +139,11 @@ def ensure_view(client: Client, database: str, plan: Plan) -> None:
             f"{database}.{view} exists and is not Penstock's view of {plan.target}",
             hint="Rename or drop it, give the table another target, or set views = false in [destination].",
         )
-    columns = ", ".join(quoted(column.name) for column in plan.columns)
+    columns = ", ".join(quoted(column.name) for column in plan.columns if only is None or column.name in only)
     deleted = quoted(plan.wire_metadata[1][0])
-    query = f"select {columns} from {_name(database, plan.target)} final where {deleted} = 0"  # noqa: S608 -- quoted
+    query = f"select {columns} from {qualified(database, plan.target)} final where {deleted} = 0"  # noqa: S608 -- quoted
     client.define(
-        f"create or replace view {_name(database, view)} as {query} comment '{VIEW_COMMENT}'",
+        f"create or replace view {qualified(database, view)} as {query} comment '{VIEW_COMMENT}'",
         subject=f"{database}.{view}",
     )
 
@@ -152,7 +154,7 @@ def delete_versions(client: Client, database: str, plan: Plan, *, from_version: 
         return
     version = quoted(plan.wire_metadata[0][0])
     where = f"{version} >= {{first:UInt128}} and {version} < {{below:UInt128}}"
-    statement = f"delete from {_name(database, plan.target)} where {where} settings {_WHOLE}"  # noqa: S608 -- quoted and bound
+    statement = f"delete from {qualified(database, plan.target)} where {where} settings {_WHOLE}"  # noqa: S608 -- quoted and bound
     client.command(statement, {"first": from_version, "below": below}, subject=f"{database}.{plan.target}")
 
 
@@ -163,13 +165,25 @@ def truncate(client: Client, database: str, plan: Plan, *, below: int) -> None:
 
 def drop_table(client: Client, database: str, name: str) -> None:
     """Drop a table of any size, or a view; nothing happens where there is none."""
-    client.command(f"drop table if exists {_name(database, name)} settings {_ANY_SIZE}", subject=f"{database}.{name}")
+    client.command(
+        f"drop table if exists {qualified(database, name)} settings {_ANY_SIZE}", subject=f"{database}.{name}"
+    )
 
 
 def exchange(client: Client, database: str, one: str, other: str) -> None:
     """Swap two tables' names at once."""
-    client.command(f"exchange tables {_name(database, one)} and {_name(database, other)}", subject=f"{database}.{one}")
+    client.command(
+        f"exchange tables {qualified(database, one)} and {qualified(database, other)}", subject=f"{database}.{one}"
+    )
 
 
-def _name(database: str, table: str) -> str:
+def rename(client: Client, database: str, old: str, new: str) -> None:
+    """Give a table or view another name."""
+    client.command(
+        f"rename table {qualified(database, old)} to {qualified(database, new)}", subject=f"{database}.{old}"
+    )
+
+
+def qualified(database: str, table: str) -> str:
+    """Database and table, quoted."""
     return f"{quoted(database)}.{quoted(table)}"

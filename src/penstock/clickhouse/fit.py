@@ -20,6 +20,7 @@ where database = {database:String} and name = {name:String}"""
 _COLUMNS = """
 select name, type, default_kind, default_expression from system.columns
 where database = {database:String} and table = {name:String}"""
+_IDENTITY = "select uuid from system.tables where database = {database:String} and name = {name:String}"
 _FORMATTED = "select formatQuerySingleLineOrNull(arrayJoin({queries:Array(String)}))"
 _ARGUMENTS = re.compile(r"ReplacingMergeTree\((.*?)\)(?: PRIMARY KEY| PARTITION BY| ORDER BY|$)")
 _FAMILY = re.compile(r"(Replicated|Shared)?ReplacingMergeTree")
@@ -48,6 +49,18 @@ def database_exists(client: Client, database: str) -> bool:
 def table_exists(client: Client, database: str, name: str) -> bool:
     """Whether there is a table or view of that name."""
     return _read(client, database, name) is not None
+
+
+def columns(client: Client, database: str, name: str) -> dict[str, str]:
+    """The types of a table's columns by their names; empty where there is no such table."""
+    rows = client.rows(_COLUMNS, {"database": database, "name": name}, subject=f"{database}.{name}")
+    return {column: type_ for column, type_, *_ in rows}
+
+
+def identity(client: Client, database: str, name: str) -> str:
+    """The table's own id, which stays when it is renamed or exchanged; empty where there is no such table."""
+    rows = client.rows(_IDENTITY, {"database": database, "name": name}, subject=f"{database}.{name}")
+    return str(rows[0][0]) if rows else ""
 
 
 def is_foreign(client: Client, database: str, view: str, *, comment: str) -> bool:

@@ -11,8 +11,11 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clickhouse_connect.driver.binding import escape_str
+
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.native import read_blocks
+from penstock.errors import DestinationUnavailableError, PenstockError
 from penstock.plan import PlanColumn
 from penstock.typemap import Kind
 
@@ -151,9 +154,23 @@ def _matched(column: PlanColumn, value: str) -> str:
 
 
 def _read(column: PlanColumn, text: str) -> str:
+    """An expression of the column's value, from one of its text."""
     if column.codec.kind in _READ:
         return _READ[column.codec.kind].format(text=text)
     return f"cast({text}, {_literal(column.clickhouse)})"
+
+
+def constant(client: Client, column: PlanColumn, text: str, value: Value) -> str | None:
+    """An expression that gives exactly ``value``, whose text in PostgreSQL is ``text``; None where there is none."""
+    expression = _read(column, f"'{escape_str(text)}'")
+    query = f"select cast({expression}, {_literal(column.wire)})"
+    try:
+        found = [each for block in read_blocks(client.native(query)) for each in block[0]]
+    except DestinationUnavailableError:
+        raise
+    except (PenstockError, KeyError):  # not of its type, or of one that cannot be cut
+        return None
+    return expression if found == [value] else None
 
 
 def _literal(type_: str) -> str:

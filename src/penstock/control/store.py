@@ -70,7 +70,14 @@ _tables = Table(
     Column("doubt", BigInteger, nullable=False),
     Column("rows_copied", BigInteger, nullable=False),
     Column("bytes_copied", BigInteger, nullable=False),
+    Column("table", String, nullable=False),
+    Column("since", String, nullable=False),  # 128 bits
+    Column("announced", Boolean, nullable=False),
+    Column("base", String, nullable=False),  # 128 bits
+    Column("building", String, nullable=False),
+    Column("building_id", String, nullable=False),
 )
+_WIDE = ("since", "base")  # integers that are kept as text
 
 _parts = Table(
     "parts",
@@ -169,6 +176,12 @@ class StateStore:
         with self._errors_told(), self._engine.begin() as connection:
             _replace(connection, _parts, {"pipe": name, "oid": oid, "index": part.index}, _values(part))
 
+    def forget_table(self, name: str, oid: int) -> None:
+        """Remove everything about one table."""
+        with self._errors_told(), self._engine.begin() as connection:
+            for table in (_parts, _tables):
+                connection.execute(delete(table).where(table.c.pipe == name, table.c.oid == oid))
+
     def forget(self, name: str) -> None:
         """Remove everything about a pipe."""
         with self._errors_told(), self._engine.begin() as connection:
@@ -184,7 +197,7 @@ def _durable(connection: Any, _record: Any) -> None:
 
 def _values(record: PipeRecord | TableRecord | PartRecord) -> dict[str, Any]:
     return {
-        name: int(value) if isinstance(value, Lsn) else value
+        name: str(value) if name in _WIDE else int(value) if isinstance(value, Lsn) else value
         for name in record.__slots__
         for value in (getattr(record, name),)
     }
@@ -193,7 +206,8 @@ def _values(record: PipeRecord | TableRecord | PartRecord) -> dict[str, Any]:
 def _table_record(row: dict[str, Any]) -> TableRecord:
     row.pop("pipe")
     positions = {name: Lsn(row[name]) for name in ("goal", "seam", "doubt")}
-    return TableRecord(**{**row, **positions, "state": State(row["state"])})
+    wide = {name: int(row[name]) for name in _WIDE}
+    return TableRecord(**{**row, **positions, **wide, "state": State(row["state"])})
 
 
 def _replace(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:

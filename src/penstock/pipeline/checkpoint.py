@@ -35,7 +35,12 @@ class PipeRecord:
 
 @dataclass(slots=True)
 class TableRecord:
-    """What is known of a table of the pipe. ``fingerprint`` tells whether its columns are still those that were copied."""
+    """What is known of a table of the pipe. ``fingerprint`` tells whether its columns are still those that were copied.
+
+    ``table`` is the version that ClickHouse's table has, as JSON. Relations that were announced before the version ``since`` are of an
+    older one: their rows are durable, or came with the copy. ``announced`` says that the stream announces the newer one behind it.
+    ``base`` is the version of rows that are copied. While ``building``, rows go into a table of that name, beside the one that is read.
+    """
 
     oid: int
     full_name: str
@@ -51,6 +56,12 @@ class TableRecord:
     )  # until here, values that were read again may be of the future (complete.py)
     rows_copied: int = 0
     bytes_copied: int = 0
+    table: str = ""
+    since: int = 0
+    announced: bool = False
+    base: int = 0
+    building: str = ""
+    building_id: str = ""  # of the table itself, whatever its name
 
 
 @dataclass(slots=True)
@@ -87,6 +98,9 @@ class Store(Protocol):
 
     def save_parts(self, name: str, oid: int, parts: Sequence[PartRecord]) -> None:
         """Replace a table's parts."""
+
+    def forget_table(self, name: str, oid: int) -> None:
+        """Remove everything about one table."""
 
     def save_part(self, name: str, oid: int, part: PartRecord) -> None:
         """Replace one part."""

@@ -78,7 +78,14 @@ class Doubt:
     process, as one position: ``keep`` makes that durable before such a value is written.
     """
 
-    def __init__(self, kept: int, copied_until: Callable[[], int], keep: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        kept: int,
+        copied_until: Callable[[], int],
+        keep: Callable[[int], None],
+        base: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._base = base  # the version of rows that were copied
         self._before = self._latest = kept
         self._copied_until = copied_until
         self._keep = keep
@@ -86,7 +93,7 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
-        if row.version < FIRST_STREAMED:
+        if row.version < FIRST_STREAMED or row.version == self._base():
             return self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
 

@@ -25,7 +25,7 @@ from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
     from penstock.batch import Batch
@@ -39,12 +39,17 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 ORDINALS_A_PART = 1 << 32
+DRAINED_SECONDS = 0.05
 
 
 class TableRewrittenError(PenstockError):
     """The table's storage was replaced while it was copied (VACUUM FULL, CLUSTER, a rewriting ALTER, TRUNCATE), or the snapshot that
     it was copied under is gone: its copy starts over.
     """
+
+
+class _HeldError(Exception):
+    """The copy ends here: the table is altered, or set aside."""
 
 
 class Source(Protocol):
@@ -82,7 +87,6 @@ class Copies:
     def __init__(  # noqa: PLR0913  (the parts of a pipe meet here, once)
         self,
         pipe_name: str,
-        lanes: Sequence[Lane],
         source: Source,
         target: Target,
         *,
@@ -92,7 +96,6 @@ class Copies:
         stop: retry.Stop,
     ) -> None:
         self._pipe_name = pipe_name
-        self._lanes = lanes
         self._source = source
         self._target = target
         self._store = store
@@ -100,49 +103,57 @@ class Copies:
         self._epoch = epoch
         self._stop = stop
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._cut: set[int] = set()  # tables whose copy is to end: truncated
+        self._cut: set[int] = set()  # tables whose copy is at its end: truncated
+        self._held: set[int] = set()  # tables whose copy must not go on as it is: altered
+        self._places = asyncio.Semaphore(settings.copy_tables)
         self._threads = ThreadPoolExecutor(settings.copy_tables * settings.copy_workers + 2, thread_name_prefix="copy")
 
-    def close(self) -> None:
-        """Join the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """End what runs, and join the threads."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     # Copying
 
-    async def run(self) -> None:
-        """Copy every table that is not copied yet. Returns when all are; raises what the whole pipe must stop for."""
-        places = asyncio.Semaphore(self._settings.copy_tables)
+    def start(self, lane: Lane) -> None:
+        """Copy a table that is not copied yet, when it is its turn."""
+        oid = lane.plan.table.oid
+        if oid not in self._running and lane.record.state in (State.WAITING, State.COPYING):
+            self._cut.discard(oid)
+            self._held.discard(oid)
+            self._running[oid] = asyncio.create_task(self._one(lane), name=f"copy {lane.plan.target}")
 
-        async def one(lane: Lane) -> None:
-            async with places:
-                await self._one(lane)
+    async def hold(self, lane: Lane) -> bool:
+        """End the table's copy where it is, until it is started again; whether there was one. What is being read then is read again."""
+        oid = lane.plan.table.oid
+        self._held.add(oid)
+        task = self._running.get(oid)
+        if task:
+            await asyncio.wait({task})
+        return task is not None
 
-        tasks = [
-            asyncio.create_task(one(lane))
-            for lane in self._lanes
-            if lane.record.state in (State.WAITING, State.COPYING)
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def forget(self, lane: Lane) -> None:
+        """The table is to be copied from its beginning."""
+        await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
 
     async def _one(self, lane: Lane) -> None:
         """Copy one table; what concerns it alone sets it aside."""
-        oid = lane.plan.table.oid
-        task = self._running[oid] = asyncio.create_task(self._copy(lane), name=f"copy {lane.plan.target}")
         try:
-            await task
-        except retry.Stopped:
+            async with self._places:
+                await self._copy(lane)
+        except (retry.Stopped, _HeldError):
             return
         except (TableError, SourceRefusedError) as error:
             await lane.fail(error)
+        except PenstockError as error:
+            lane.end_pipe(error)
         finally:
-            del self._running[oid]
+            del self._running[lane.plan.table.oid]
 
     async def _copy(self, lane: Lane) -> None:
+        self._require_going_on(lane)
         lane.copy_began = time.monotonic()
         while True:
             try:
@@ -155,6 +166,7 @@ class Copies:
                 log.info("copy starts over", table=lane.plan.table.full_name, why=error.message)
                 await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
         lane.record.goal = await self._try(self._source.goal, lane)
+        self._require_going_on(lane)
         await lane.enter(State.CATCHING_UP)
         log.info("table copied", table=lane.plan.table.full_name, rows=lane.record.rows_copied)
 
@@ -165,7 +177,9 @@ class Copies:
         try:
             await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
             if lane.record.state is State.COPYING:
-                await lane.drained()
+                while lane.busy:  # not ``drained``: a step of the lane may be waiting for this to end
+                    self._require_going_on(lane)
+                    await self._stop.sleep(DRAINED_SECONDS)
                 below = version_of(self._epoch, seam, 0)
                 await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
             lane.record.seam = seam
@@ -186,6 +200,7 @@ class Copies:
             for part in waiting:
                 if failed or lane.plan.table.oid in self._cut:
                     return
+                self._require_going_on(lane)
                 try:
                     await self._try(partial(self._copy_part, lane, part, snapshot), lane)
                 except BaseException:
@@ -209,21 +224,27 @@ class Copies:
             await lane.enter(State.COPYING)
         return parts
 
+    def _require_going_on(self, lane: Lane) -> None:
+        if lane.plan.table.oid in self._held or lane.record.state is State.FAILED:
+            raise _HeldError
+
     def _copy_part(self, lane: Lane, part: PartRecord, snapshot: str) -> None:
         """Read, decode, insert, and save as done. In a thread of its own; repeated as a whole when it fails."""
-        settings = self._settings
+        self._require_going_on(lane)
+        settings, plan = self._settings, lane.plan
         decoder = CopyDecoder(
-            lane.plan, settings.max_batch_rows, int(settings.max_batch_bytes), part.index * ORDINALS_A_PART
+            plan, settings.max_batch_rows, int(settings.max_batch_bytes), part.index * ORDINALS_A_PART
         )
         part.rows = part.bytes = 0
         try:
-            with contextlib.closing(self._source.read_part(lane.plan, part.body, snapshot)) as chunks:
+            with contextlib.closing(self._source.read_part(plan, part.body, snapshot)) as chunks:
                 for chunk in chunks:
                     decoder.receive(chunk)
                     while decoder.full:
                         self._insert(lane, decoder, part)
                     if self._stop:
                         raise retry.Stopped
+                    self._require_going_on(lane)
             decoder.finish()
             self._insert(lane, decoder, part)
         except BaseException:
@@ -237,6 +258,8 @@ class Copies:
         batch = decoder.take()
         if batch is None:
             return
+        if lane.record.base:
+            batch.stamp(lane.record.base)
         retry.for_ever_in_thread(lambda: self._target.insert(batch), self._stop, lane.report)
         failpoint.reached("within a copy part")
         lane.copied(batch)
@@ -255,7 +278,7 @@ class Copies:
             await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=version), lane)
 
     async def caught_up(self, lane: Lane) -> None:
-        """The stream has passed the end of the table's copy: it is streaming from here on."""
+        """The stream has passed the end of the table's copy: it is streaming from here on. May be repeated."""
         if lane.record.seam:  # what ended before the seam came with the copy
             below = version_of(self._epoch, lane.record.seam, 0)
             await self._try(lambda: self._target.delete(lane.plan, from_version=FIRST_STREAMED, below=below), lane)

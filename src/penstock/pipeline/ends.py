@@ -6,12 +6,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from penstock.clickhouse import ddl, lookup
+from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.clickhouse.writer import Writer
+from penstock.decode import encode
 from penstock.errors import BadDataError, ValueUnreadableError
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
-from penstock.postgres import copy, slot
+from penstock.pipeline.evolve import changed
+from penstock.pipeline.versions import key_numbers
+from penstock.plan import Shape
+from penstock.postgres import catalog, copy, slot
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
     from penstock.clickhouse.client import Client
     from penstock.lsn import Lsn
     from penstock.pipeline.complete import Doubt, Identity, Stored
+    from penstock.pipeline.evolve import Change
     from penstock.plan import Plan
-    from penstock.postgres.connection import Connector
+    from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
 
 PART_BYTES = 32 << 20  # a part of wide rows is no larger than this
@@ -41,6 +46,18 @@ class SourceEnd:
         """Return when every transaction that runs now has ended."""
         with self.connector.connect() as connection:
             slot.fence(connection, report, poll_seconds=FENCE_POLL_SECONDS, stopped=stopped)
+
+    def look(self, oid: int, xid: int = 0) -> Table | None:
+        """The table as the catalog has it once the transaction ``xid`` is visible; None when it is gone."""
+        with self.connector.connect() as connection:
+            while xid and slot.in_progress(connection, xid):
+                time.sleep(VISIBLE_POLL_SECONDS)
+            return catalog.look(connection, {oid}).get(oid)
+
+    def defaults(self, table: Table, columns: Sequence[str]) -> dict[str, str]:
+        """What rows that are older than these columns show for them, as text."""
+        with self.connector.connect() as connection:
+            return catalog.missing_values(connection, table, columns)
 
     def goal(self) -> Lsn:
         """A position behind everything that is visible now; a commit behind it is on its way (postgres.md 6)."""
@@ -85,11 +102,17 @@ class SourceEnd:
             for xid in xids:
                 while slot.in_progress(connection, xid):
                     time.sleep(VISIBLE_POLL_SECONDS)
-            names = [plan.columns[each].name for each in columns]
+            table, names = _today(connection, plan.table, [plan.columns[each].name for each in columns])
+            if table is None:
+                return {}, slot.insert_lsn(connection)
+            read = [name for name in names if name]
             try:
-                return copy.read_rows(connection, plan.table, names, identities), slot.insert_lsn(connection)
+                rows = copy.read_rows(connection, table, read, identities)
             except ValueUnreadableError as error:
                 raise BadDataError(error.message, hint=error.hint) from None
+            places = [read.index(name) if name else -1 for name in names]
+            found = {key: tuple(row[each] if each >= 0 else None for each in places) for key, row in rows.items()}
+            return found, slot.insert_lsn(connection)
 
 
 class DestinationEnd:
@@ -117,10 +140,71 @@ class DestinationEnd:
         """The newest stored row of each key."""
         return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
 
+    def alter(self, plan: Plan, change: Change, defaults: Mapping[str, str], *, drop: bool, views: bool) -> None:
+        """Bring the table to the new plan, and its view with it. May be repeated."""
+        self._writer.settle(plan.target)
+        values = self._constants(plan, defaults)
+        alter.alter(
+            self.client,
+            self.database,
+            plan,
+            added=change.added,
+            dropped=change.dropped if drop else (),
+            renamed=change.renamed,
+            retyped=change.retyped,
+            defaults=values,
+        )
+        if views and plan.shape is Shape.CURRENT:
+            ddl.ensure_view(self.client, self.database, plan)
+
+    def _constants(self, plan: Plan, texts: Mapping[str, str]) -> dict[str, str]:
+        found = {}
+        for column in plan.columns:
+            if column.name not in texts:
+                continue
+            value = encode(column.codec, texts[column.name].encode())
+            constant = None if value.null else lookup.constant(self.client, column, texts[column.name], value)
+            if constant is None and not value.null:
+                raise changed(plan.table, f'column "{column.name}" has a default that ClickHouse cannot write')
+            if constant:
+                found[column.name] = constant
+        return found
+
+    def make_fresh(self, plan: Plan) -> str:
+        """Make the plan's table anew, empty; its id."""
+        self._writer.settle(plan.target)
+        ddl.drop_table(self.client, self.database, plan.target)
+        ddl.ensure_table(self.client, self.database, plan)
+        return fit.identity(self.client, self.database, plan.target)
+
+    def put_in_place(self, plan: Plan, *, fresh: str, fresh_id: str, views: bool) -> None:
+        """The table ``fresh`` takes the place of the plan's target at once. May be repeated."""
+        self._writer.settle(fresh)
+        alter.put_in_place(self.client, self.database, plan, fresh=fresh, fresh_id=fresh_id, views=views)
+
+    def move(self, old: str, plan: Plan, *, views: bool) -> bool:
+        """Give a table the plan's target as its name; False where that is taken."""
+        self._writer.settle(old)
+        moved = alter.move(self.client, self.database, old, plan.target)
+        if moved and views and plan.shape is Shape.CURRENT:
+            ddl.ensure_view(self.client, self.database, plan)
+        return moved
+
     def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
         self._writer.settle(plan.target)
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
+
+
+def _today(connection: Connection, table: Table, names: Sequence[str]) -> tuple[Table | None, list[str]]:
+    """The table and its columns as they are called by now; an empty name for a column that is gone, None for a table without its key."""
+    now = catalog.look(connection, {table.oid}).get(table.oid)
+    if now is None:
+        return None, []
+    called = {column.number: column.name for column in now.columns}
+    if [called.get(each) for each in key_numbers(table)] != list(now.key):
+        return None, []
+    return now, [called.get(table.column(name).number, "") for name in names]
 
 
 def _rows_in(size: int, table: Table) -> int:

@@ -1,20 +1,22 @@
-"""What a Relation message means for its table: which column of the tuple goes where, or that the table has changed.
-
-For now a changed table is set aside, with the reason; nothing is ever guessed by name.
-"""
+"""What a change of a table's definition means for the table in ClickHouse. Only thinking: ``changes.py`` acts."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from penstock.errors import SchemaConflictError
+from penstock.pipeline.versions import by_number, key_numbers, type_of
 from penstock.plan import Shape
+from penstock.typemap import NUMERIC_UNLIMITED, numeric_modifier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from penstock.batch import Relation
-    from penstock.plan import Plan
-    from penstock.table import Table
+    from penstock.plan import Plan, PlanColumn
+    from penstock.table import Column, Table, Type
 
 
 def fingerprint(plan: Plan) -> str:
@@ -32,20 +34,20 @@ def fingerprint(plan: Plan) -> str:
 
 
 def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
-    """For each column of the relation's tuples, its index in the plan, or -1. Raises SchemaConflictError when it changed."""
+    """For each column of the relation's tuples, its index in the plan, or -1. Raises SchemaConflictError where they do not fit."""
     table = plan.table
-    known = {column.name: (column.type.oid, column.type.modifier) for column in table.columns}
+    known = {column.name: type_of(column) for column in table.columns}
     for column in relation.columns:
         if column.name in plan.excluded or column.name in table.generated:
             continue
         if column.name not in known:
-            raise _changed(table, f'column "{column.name}" is new')
+            raise changed(table, f'column "{column.name}" is new')
         if known[column.name] != (column.type_oid, column.modifier):
-            raise _changed(table, f'column "{column.name}" has another type')
+            raise changed(table, f'column "{column.name}" has another type')
     arriving = tuple(column.name for column in relation.columns)
     for wanted in plan.columns:
         if wanted.name not in arriving:
-            raise _changed(
+            raise changed(
                 table, f'column "{wanted.name}" no longer comes: dropped, renamed, or left out by the publication'
             )
     _refuse_other_identity(relation, plan)
@@ -69,11 +71,157 @@ def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
     needed = plan.key or range(len(plan.columns))
     missing = [plan.columns[each].name for each in needed if plan.columns[each].name not in sent]
     if missing:
-        raise _changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')
+        raise changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')
 
 
-def _changed(table: Table, what: str) -> SchemaConflictError:
+def changed(table: Table, what: str) -> SchemaConflictError:
+    """The table cannot go on as it was copied."""
     return SchemaConflictError(
         f"{table.full_name} has changed in the source since it was copied: {what}",
         hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}",
     )
+
+
+# What to do
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to a table in ClickHouse. ``again`` says why it has to be copied anew, and then nothing else is done."""
+
+    added: tuple[tuple[int, PlanColumn], ...] = ()  # with their numbers
+    dropped: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    retyped: tuple[PlanColumn, ...] = ()
+    reread: bool = False  # values changed without a row in the stream: every row is read again
+    again: str = ""
+    refused: str = ""  # the column whose values would be lost or wrong: only with the user's leave
+    names: tuple[str, ...] = field(default=())  # every column of the table afterwards, in order
+
+    @property
+    def touches(self) -> bool:
+        """Whether ClickHouse's table changes."""
+        return bool(self.added or self.dropped or self.renamed or self.retyped)
+
+
+def change(old: Plan, new: Plan) -> Change:
+    """What leads from one version of a table to the next."""
+    before, after = _planned(old), _planned(new)
+    common = [number for number in before if number in after]
+    pairs = [(before[number], after[number]) for number in common]
+    added = tuple((number, after[number]) for number in after if number not in before)
+    renamed = tuple((one.name, other.name) for one, other in pairs if one.name != other.name)
+    dropped = tuple(before[number].name for number in before if number not in after)
+    retyped = tuple(other for one, other in pairs if one.clickhouse != other.clickhouse)
+    changes = Change(added, dropped, renamed, retyped, names=tuple(column.name for column in new.columns))
+    if again := _needs_copy(old, new, changes):
+        return Change(again=again)
+    types = _types(old, new)
+    if refused := [name for name, kind in types.items() if kind == "other"]:
+        return Change(refused=refused[0])
+    if moved := [name for name, kind in types.items() if kind == "moved"]:
+        return Change(again=f'the values of column "{moved[0]}" were rewritten with another time zone')
+    if not _content_changed(old.table, new.table, added):
+        return changes
+    if new.keyless and new.shape is Shape.CURRENT:
+        return Change(again="its rows were rewritten")
+    return replace(changes, reread=new.shape is Shape.CURRENT)
+
+
+def _planned(plan: Plan) -> dict[int, PlanColumn]:
+    return {plan.table.column(column.name).number: column for column in plan.columns}
+
+
+def _needs_copy(old: Plan, new: Plan, changes: Change) -> str:
+    """Why ClickHouse's table cannot be altered into the new one."""
+    if old.shape is Shape.NULL:
+        return ""
+    keys = [[plan.table.column(plan.columns[index].name).number for index in plan.key] for plan in (old, new)]
+    if keys[0] != keys[1] or key_numbers(old.table) != key_numbers(new.table):
+        return "its key has changed"
+    if new.keyless and changes.touches:
+        return "its columns have changed, and a table without a key is sorted by all of them"
+    in_key = {plan.columns[index].name for plan in (old, new) for index in plan.key}
+    touched = {name for pair in changes.renamed for name in pair} | {column.name for column in changes.retyped}
+    if in_key & touched:
+        return "a column of its key was renamed or has another type"
+    return _names_move(old, changes)
+
+
+def _names_move(old: Plan, changes: Change) -> str:
+    """A name that goes from one column to another cannot be told from its old self after a crash, except where that was dropped."""
+    taken = {column.name for column in old.columns}
+    if taken & {name for _, name in changes.renamed}:
+        return "columns have swapped their names"
+    if (taken - set(changes.dropped)) & {column.name for _, column in changes.added}:
+        return "a column has the name that another one had"
+    return ""
+
+
+def _content_changed(old: Table, new: Table, added: Sequence[tuple[int, PlanColumn]]) -> bool:
+    """Whether rows have other values without a change of theirs in the stream: a column was altered, and the storage is new."""
+    if any(number <= old.numbers for number, _ in added):
+        return True  # it was generated before: there are values
+    before, after = dict(old.storage), dict(new.storage)
+    rewritten = any(oid in after and after[oid] != filenode for oid, filenode in before.items())
+    stamps = {column.number: column.stamp for column in old.columns}
+    return rewritten and (bool(added) or any(stamps.get(each.number, each.stamp) != each.stamp for each in new.columns))
+
+
+# Types
+
+_WIDER = {
+    ("int2", "int4"),
+    ("int2", "int8"),
+    ("int4", "int8"),
+    ("float4", "float8"),
+    ("varchar", "text"),
+    ("varchar", "varchar"),
+    ("timestamp", "timestamptz"),
+}
+_DIGITS = {"int2": 5, "int4": 10, "int8": 19}
+
+
+def _types(old: Plan, new: Plan) -> dict[str, str]:
+    """The columns whose PostgreSQL type changed: ``wider`` loses nothing, ``moved`` has to be read again, ``other`` is anything else."""
+    before, after = by_number(old.table), by_number(new.table)
+    kept = {column.name: column for column in new.columns}
+    found = {}
+    rewritten = dict(old.table.storage) != dict(new.table.storage)
+    for number, column in after.items():
+        if column.name not in kept or number not in before or type_of(before[number]) == type_of(column):
+            continue
+        moved = before[number].type.base.name == "timestamp" and column.type.base.name == "timestamptz" and rewritten
+        found[column.name] = "moved" if moved else "wider" if _is_wider(before[number], column, kept) else "other"
+    return found
+
+
+def _is_wider(old: Column, new: Column, kept: dict[str, PlanColumn]) -> bool:
+    one, other = old.type.base, new.type.base
+    target = kept[new.name].clickhouse
+    if (one.oid, one.modifier) == (other.oid, other.modifier):
+        return True  # a domain
+    if other.name == "numeric":
+        return "Decimal(" in target and _fits(one, other)
+    if one.kind.value == "enum":
+        return other.name in ("text", "varchar") and other.modifier < 0
+    if (one.name, other.name) == ("varchar", "varchar"):
+        return other.modifier < 0 or 0 <= one.modifier <= other.modifier
+    return (one.name, other.name) in _WIDER
+
+
+def _fits(one: Type, other: Type) -> bool:
+    """Whether a numeric holds every value of another, or of an integer type, with all its digits."""
+    whole, scale = _digits(other)
+    if one.name in _DIGITS:
+        return _DIGITS[one.name] <= whole
+    if one.name != "numeric" or (one.modifier < 0 <= other.modifier):
+        return False
+    old_whole, old_scale = _digits(one)
+    return old_whole <= whole and 0 <= old_scale <= scale
+
+
+def _digits(type_: Type) -> tuple[int, int]:
+    """Digits before and after the point that ClickHouse's column holds."""
+    precision, scale = numeric_modifier(type_.modifier) or NUMERIC_UNLIMITED
+    return precision - scale, scale

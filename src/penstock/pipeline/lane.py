@@ -23,11 +23,12 @@ from penstock.pipeline.complete import Doubt
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from penstock.batch import Batch
     from penstock.pipeline.checkpoint import Store, TableRecord
     from penstock.plan import Plan
+    from penstock.table import Table
 
 log = structlog.get_logger()
 
@@ -55,12 +56,31 @@ class Surroundings:
     visible: Callable[[int, int], None]  # commit time in µs, rows: these are readable now
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to be done to the table between two of its batches. ``run`` may be repeated. ``always``: also when the table is set aside."""
+
+    run: Callable[[], Awaitable[None]]
+    floor: int
+    always: bool = False
+    size: int = 0
+    committed_at: int = 0
+
+
 class Lane:
-    """A table at work: its plan, its record, its waiting batches, its figures."""
+    """A table at work: its plan, its record, its waiting batches, its figures.
+
+    ``plan`` is what ClickHouse's table is at the moment; ``ahead`` is what it will be behind all that waits: rows are decoded for that.
+    ``since`` and ``announced`` are the record's, likewise ahead.
+    """
 
     def __init__(self, plan: Plan, record: TableRecord, around: Surroundings) -> None:
-        self.plan = plan
+        self.plan = self.ahead = plan
         self.record = record
+        self.since, self.announced = record.since, record.announced
+        self.looked: Table | None = None  # what the catalog said when it was last compared
+        self.skipping = False  # until the table is copied anew
+        self.finishing = False  # its copy is at its end
         self.error: PenstockError | None = None  # what the whole pipe must stop for
         self.trouble = ""  # what is being tried again
         self.counters: Counter[str] = Counter()
@@ -69,10 +89,10 @@ class Lane:
         self.rows_estimated = plan.table.estimated_rows
         self.copy_began = 0.0
         self._around = around
-        self._waiting: deque[Batch] = deque()
+        self._waiting: deque[Batch | Step] = deque()
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
-        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt)
+        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt, lambda: self.record.base)
         self._flushed_at = 0.0
 
     # Batches
@@ -96,8 +116,8 @@ class Lane:
         """Commit time of the oldest row that waits or is in flight, microseconds since 1970; 0 for none."""
         return self._waiting[0].committed_at if self._waiting else 0
 
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch behind those that wait."""
+    def submit(self, batch: Batch | Step) -> None:
+        """Queue a batch, or a step, behind those that wait."""
         self._waiting.append(batch)
         self._flushed_at = time.monotonic()
         if self._task is None or self._task.done():
@@ -113,16 +133,32 @@ class Lane:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._write(self._waiting[0])
+                first = self._waiting[0]
+                await (self._do(first) if isinstance(first, Step) else self._write(first))
                 if self._waiting:
                     self._waiting.popleft()
                 self._around.wake.set()
         except retry.Stopped:
             pass
         except PenstockError as error:
-            self.error = error
+            self.end_pipe(error)
         finally:
             self._around.wake.set()
+
+    def end_pipe(self, error: PenstockError) -> None:
+        """What concerns more than this table."""
+        self.error = self.error or error
+        self._around.wake.set()
+
+    async def _do(self, step: Step) -> None:
+        if self.record.state is State.FAILED and not step.always:
+            return
+        try:
+            await retry.for_ever(step.run, self._around.stop, self.report)
+        except TableError as error:
+            await self.fail(error)
+        else:
+            self.trouble = ""
 
     async def _write(self, batch: Batch) -> None:
         if self.record.state is State.FAILED:

@@ -2,8 +2,8 @@
 
     waiting ──► copying ──► catching_up ──► streaming
        ▲           │             │              │
-       │           └─────────────┴──► failed ◄──┘
-       └──────────── copied again ───────┘
+       │           └─────────────┴──► failed ◄──┤
+       └──────────── copied again ───────┴──────┘
 
 A table is a consistent image of its source only while it is ``streaming``: until then the stream has not yet passed the
 position at which its last part was copied.
@@ -27,8 +27,8 @@ class State(Enum):
 WAYS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.COPYING, State.CATCHING_UP, State.FAILED}),
     State.COPYING: frozenset({State.WAITING, State.CATCHING_UP, State.FAILED}),
-    State.CATCHING_UP: frozenset({State.STREAMING, State.FAILED}),
-    State.STREAMING: frozenset({State.FAILED}),
+    State.CATCHING_UP: frozenset({State.WAITING, State.STREAMING, State.FAILED}),
+    State.STREAMING: frozenset({State.WAITING, State.FAILED}),
     State.FAILED: frozenset({State.WAITING}),
 }
 

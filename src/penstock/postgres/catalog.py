@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import namedtuple_row
 
+from penstock.errors import SchemaConflictError
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import kept_bytes, translated
 from penstock.table import Column, Leaf, ReplicaIdentity, Table, Type, TypeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from penstock.postgres.connection import Connection
 
@@ -35,15 +36,49 @@ _USUAL_WIDTH = 32  # what the planner takes for a column of varying length
 
 def read_tables(connection: Connection, matches: Callable[[str], bool]) -> list[Table]:
     """The tables whose ``schema.name`` matches, by schema and name. Raises SourceError."""
+    return _read(connection, lambda row: matches(f"{row.nspname}.{row.relname}"), sizes=True)
+
+
+def look(connection: Connection, oids: Collection[int]) -> dict[int, Table]:
+    """Tables by oid as they are now, without estimates: this waits for nobody's lock. Those that are gone are left out."""
+    return {table.oid: table for table in _read(connection, lambda row: row.oid in oids, sizes=False)}
+
+
+def names(connection: Connection) -> dict[int, str]:
+    """``schema.name`` of every table that can be followed, by oid."""
+    with translated("reading the catalog"), kept_bytes(connection):
+        return {row.oid: f"{row.nspname}.{row.relname}" for row in _fetch(connection, "tables")}
+
+
+def _read(connection: Connection, wanted: Callable[[Any], bool], *, sizes: bool) -> list[Table]:
     with translated("reading the catalog"), kept_bytes(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")  # one picture for all queries
-        rows = [row for row in _fetch(connection, "tables") if matches(f"{row.nspname}.{row.relname}")]
+        rows = [row for row in _fetch(connection, "tables") if wanted(row)]
         leaves: dict[int, list[Any]] = defaultdict(list)
         for leaf in _fetch(connection, "leaves", oids=[row.oid for row in rows if row.partitioned]):
             leaves[leaf.root].append(leaf)
         oids = [row.oid for row in rows] + [leaf.oid for each in leaves.values() for leaf in each]
-        catalog = _Catalog.read(connection, oids)
+        catalog = _Catalog.read(connection, oids, sizes=sizes)
     return [catalog.table(row, leaves[row.oid]) for row in rows]
+
+
+def missing_values(connection: Connection, table: Table, columns: Sequence[str]) -> dict[str, str]:
+    """What rows that are older than these columns show for them, as text; left out where that is NULL.
+
+    PostgreSQL keeps such a value for a constant default, until the table is rewritten. Raises SchemaConflictError where
+    partitions differ: then there is no single value.
+    """
+    oids = [oid for oid, _ in table.storage]
+    found: dict[str, set[str | None]] = {name: set() for name in columns}
+    with translated(f"reading the defaults of {table.full_name}"):
+        for row in _fetch(connection, "missing_values", oids=oids, names=list(columns)):
+            found[row.attname].add(row.value if row.kept else None)
+    if any(len(values) > 1 for values in found.values()):
+        raise SchemaConflictError(
+            f"the partitions of {table.full_name} have different values for rows that are older than a column",
+            hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}",
+        )
+    return {name: value for name, values in found.items() for value in values if value is not None}
 
 
 def _fetch(connection: Connection, name: str, **parameters: Any) -> list[Any]:
@@ -68,12 +103,12 @@ class _Catalog:
     types: _Types
 
     @classmethod
-    def read(cls, connection: Connection, oids: Sequence[int]) -> _Catalog:
+    def read(cls, connection: Connection, oids: Sequence[int], *, sizes: bool) -> _Catalog:
         columns = _fetch(connection, "columns", oids=oids)
         return cls(
             columns=_grouped(columns, "attrelid"),
             indexes=_grouped(_fetch(connection, "identities", oids=oids), "indrelid"),
-            sizes={row.oid: row for row in _fetch(connection, "sizes", oids=oids)},
+            sizes={row.oid: row for row in _fetch(connection, "sizes", oids=oids)} if sizes else {},
             types=_Types.read(connection, {(row.atttypid, row.atttypmod) for row in columns}),
         )
 
@@ -100,6 +135,8 @@ class _Catalog:
             estimated_rows=sum(self._rows(size) for size in holders),
             estimated_bytes=sum(size.bytes for size in holders),
             partitioned=row.partitioned,
+            numbers=row.relnatts,
+            storage=tuple(sorted((each.oid, each.filenode or 0) for each in (leaf_rows if row.partitioned else [row]))),
         )
 
     def _live(self, oid: int) -> list[Any]:
@@ -119,6 +156,7 @@ class _Catalog:
             dimensions=self.types.dimensions(row.atttypid, row.attndims),
             # Not attstorage: what was stored out of line before SET STORAGE PLAIN still is.
             may_be_unchanged=row.attlen == -1 and self.types.toastable(row.atttypid),
+            stamp=row.stamp,
         )
 
     def _leaf(self, row: Any) -> Leaf:

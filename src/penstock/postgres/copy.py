@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq, sql
 from psycopg.adapt import Dumper
+from psycopg.rows import namedtuple_row
 
 from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
 
-__all__ = ["FilenodeChangedError", "Part", "SnapshotGoneError", "plan_parts", "read_part", "read_rows"]
+__all__ = ["ColumnsChangedError", "FilenodeChangedError", "Part", "SnapshotGoneError", "plan_parts", "read_part", "read_rows"]
 
 CHUNK_BYTES = 1 << 20
 WAIT_SECONDS = 1.0  # so long nothing came: an empty chunk lets the caller look around
@@ -40,6 +41,12 @@ class SnapshotGoneError(SourceError):
     """The session that exported the snapshot has ended."""
 
     retry = Retry.NEVER
+
+
+class ColumnsChangedError(SourceError):
+    """The relation's columns are not those of the plan: the stream will come upon the change, and the plan with it."""
+
+    retry = Retry.AFTER_BACKOFF
 
 
 class FilenodeChangedError(SourceError):
@@ -65,6 +72,7 @@ def read_part(
         contextlib.closing(connector.connect(copying=True)) as connection,
     ):
         relation = _locked(connection, part, table, snapshot)
+        _require_columns(connection, part, table, columns)
         query = (
             sql.SQL("copy (select {} from only {}{}) to stdout")
             .format(_listed(columns), relation, _condition(connection, part, table))
@@ -104,6 +112,19 @@ def _locked(connection: Connection, part: Part, table: Table, snapshot: str | No
     if _relation(connection, part, table) != name:
         raise _changed(table)
     return relation
+
+
+def _require_columns(connection: Connection, part: Part, table: Table, columns: Sequence[str]) -> None:
+    """Values are read by the plan's codecs: their types must be the plan's."""
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        rows: list[Any] = cursor.execute(QUERIES["columns"], {"oids": [part.relation]}).fetchall()
+    found = {row.attname: (row.atttypid, row.atttypmod) for row in rows}
+    wanted = {name: table.column(name).type for name in columns}
+    if any(found.get(name) != (type_.oid, type_.modifier) for name, type_ in wanted.items()):
+        raise ColumnsChangedError(
+            f"the columns of {table.full_name} have changed while it is copied",
+            hint="The copy goes on when the stream has come to the change.",
+        )
 
 
 def _import(connection: Connection, snapshot: str) -> None:

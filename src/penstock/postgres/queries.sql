@@ -1,7 +1,8 @@
 -- Named queries; see __init__.py. Everything is qualified or comes from pg_catalog: the search path is empty.
 
 -- name: tables
-select c.oid, n.nspname, c.relname, c.relkind = 'p' as partitioned, c.relreplident
+select c.oid, n.nspname, c.relname, c.relkind = 'p' as partitioned, c.relreplident, c.relnatts,
+       pg_catalog.pg_relation_filenode(c.oid) as filenode
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p')
@@ -12,18 +13,22 @@ where c.relkind in ('r', 'p')
 order by n.nspname, c.relname
 
 -- name: leaves
--- Partitions that hold rows, of partitioned tables, however deep.
-select root.oid as root, c.oid, n.nspname, c.relname, c.relreplident
-from unnest(%(oids)s::oid[]) root (oid)
-cross join lateral pg_catalog.pg_partition_tree(root.oid::regclass) tree
-join pg_catalog.pg_class c on c.oid = tree.relid
+-- Partitions that hold rows, of partitioned tables, however deep. pg_partition_tree would wait for the locks of others' DDL.
+with recursive tree (root, oid) as (
+    select r.oid, r.oid from unnest(%(oids)s::oid[]) r (oid)
+    union all
+    select t.root, i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
+)
+select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode
+from tree t
+join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where tree.isleaf and c.relkind = 'r'
-order by root.oid, n.nspname, c.relname
+where c.relispartition and c.relkind = 'r'
+order by t.root, n.nspname, c.relname
 
 -- name: columns
 -- not_null: a constraint that is NOT VALID (18) says nothing of the rows that were there before it.
-select a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attndims, a.attlen, a.attgenerated <> '' as generated,
+select a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attndims, a.attlen, a.attgenerated <> '' as generated, a.xmin::text as stamp,
        a.attnotnull and not exists (
            select from pg_catalog.pg_constraint k
            where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum]
@@ -31,6 +36,12 @@ select a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attndims, a.a
 from pg_catalog.pg_attribute a
 where a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum
+
+-- name: missing_values
+-- What rows that are older than a column show for it, as text; of a partitioned table as its leaves have it.
+select a.attname, (a.attmissingval::text::text[])[1] as value, a.atthasmissing as kept
+from pg_catalog.pg_attribute a
+where a.attrelid = any (%(oids)s::oid[]) and a.attname = any (%(names)s::text[]) and a.attnum > 0 and not a.attisdropped
 
 -- name: types
 -- A type of the user's that is called as one of the system's gets its schema's name too.

@@ -1,0 +1,132 @@
+"""Changes of tables that hold rows already. Each may be repeated after a crash at any instant: what is done already is left out.
+
+A column that was dropped at the source stays, and gives way when its name is used again. What belongs together is one ALTER, which
+ClickHouse does at once or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.clickhouse import ddl, fit
+from penstock.clickhouse.client import quoted
+from penstock.plan import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from penstock.clickhouse.client import Client
+    from penstock.plan import Plan, PlanColumn
+
+_AT_ONCE = {"alter_sync": 2, "mutations_sync": 2}
+
+
+def alter(  # noqa: PLR0913  (a change has these parts)
+    client: Client,
+    database: str,
+    plan: Plan,
+    *,
+    added: Sequence[tuple[int, PlanColumn]],
+    dropped: Sequence[str],
+    renamed: Sequence[tuple[str, str]],
+    retyped: Sequence[PlanColumn],
+    defaults: Mapping[str, str],
+) -> None:
+    """Bring the table of ``plan``, the new one, to its columns. ``defaults`` are expressions for rows that are older than a column.
+
+    ``added`` come with their numbers at the source. To be called with no insert into the table under way.
+    """
+    if plan.shape is Shape.NULL:  # it cannot rename; there is nothing to lose
+        dropped = [*dropped, *(old for old, _ in renamed)]
+        places = {column.name: (0, column) for column in plan.columns}
+        added, renamed = [*added, *(places[new] for _, new in renamed)], ()
+    present = fit.columns(client, database, plan.target)
+    first = [f"drop column {quoted(name)}" for name in dropped if name in present]
+    left = {name for name in present if name not in dropped}
+    first += _renames(renamed, left)
+    first += _additions(plan, added, left, defaults)
+    second = [
+        f"modify column {quoted(column.name)} {column.clickhouse}"
+        for column in retyped
+        if present.get(column.name) != column.clickhouse
+    ]
+    for commands in (first, second):
+        if commands:
+            client.define(
+                f"alter table {ddl.qualified(database, plan.target)} {', '.join(commands)}",
+                _AT_ONCE,
+                subject=f"{database}.{plan.target}",
+            )
+
+
+def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:
+    for old, new in renamed:
+        if old in left:
+            if new in left:
+                yield f"rename column {quoted(new)} to {quoted(_aside(new, left))}"
+            yield f"rename column {quoted(old)} to {quoted(new)}"
+            left.discard(old)
+            left.add(new)
+
+
+def _additions(
+    plan: Plan, added: Sequence[tuple[int, PlanColumn]], left: set[str], defaults: Mapping[str, str]
+) -> Iterator[str]:
+    names = [column.name for column in plan.columns]
+    for number, column in added:
+        if column.name in left:
+            aside = f"{column.name}_before_{number}"
+            if aside in left:
+                continue  # done before
+            yield f"rename column {quoted(column.name)} to {quoted(aside)}"
+        default = f" default {defaults[column.name]}" if column.name in defaults else ""
+        place = names.index(column.name)
+        after = f" after {quoted(names[place - 1])}" if place else " first"
+        yield f"add column {quoted(column.name)} {column.clickhouse}{default}{after}"
+        left.add(column.name)
+
+
+def _aside(name: str, left: set[str]) -> str:
+    number = 1
+    while f"{name}_before_{number}" in left:
+        number += 1
+    return f"{name}_before_{number}"
+
+
+def put_in_place(client: Client, database: str, plan: Plan, *, fresh: str, fresh_id: str, views: bool) -> None:
+    """Put the table ``fresh``, known by its id, in the place of the plan's target at once, and drop the one that was there.
+
+    The view does not show a column that the two tables have differently while it cannot tell which of them it reads.
+    """
+    views = views and plan.shape is Shape.CURRENT
+    if fit.identity(client, database, plan.target) != fresh_id:
+        old, new = fit.columns(client, database, plan.target), fit.columns(client, database, fresh)
+        if not old:
+            ddl.rename(client, database, fresh, plan.target)
+        else:
+            alike = {name for name, type_ in old.items() if new.get(name) == type_}
+            if views and any(column.name in alike for column in plan.columns):
+                ddl.ensure_view(client, database, plan, only=alike)
+            ddl.exchange(client, database, plan.target, fresh)
+    if views:
+        ddl.ensure_view(client, database, plan)
+    ddl.drop_table(client, database, fresh)
+
+
+def move(client: Client, database: str, old: str, new: str) -> bool:
+    """Give a table another name, where that is free; whether it has it. Its view does not come along: it is dropped."""
+    there = {name for name in (old, new) if fit.table_exists(client, database, name)}
+    if there == {old}:
+        ddl.rename(client, database, old, new)
+        drop_view(client, database, old)
+        return True
+    return there == {new}
+
+
+def drop_view(client: Client, database: str, target: str) -> None:
+    """Drop the view of a table, if it is ours."""
+    name = f"{target}_current"
+    if fit.table_exists(client, database, name) and not fit.is_foreign(
+        client, database, name, comment=ddl.VIEW_COMMENT
+    ):
+        ddl.drop_table(client, database, name)
