@@ -53,8 +53,15 @@ class Copying(Protocol):
     async def truncate(self, lane: Lane, version: int) -> None:
         """End the table's copy, then delete every row below ``version``; durable when it returns."""
 
-    async def caught_up(self, lane: Lane) -> None:
-        """The stream has passed the end of the table's copy: it is streaming from here on."""
+
+class Changing(Protocol):
+    """What follows the tables' definitions (``changes.Changes``)."""
+
+    async def announced(self, lane: Lane, relation: Relation, place: tuple[int, int]) -> bool:
+        """Bring the lane to the version that the relation's rows have; whether they are to be decoded. Raises TableError."""
+
+    async def between(self, saved: Lsn) -> None:
+        """Do what the stream has come to; called when no item is left."""
 
 
 class Cdc:
@@ -65,6 +72,7 @@ class Cdc:
         lanes: Mapping[int, Lane],
         checkpoint: Checkpoint,
         copying: Copying,
+        changes: Changing,
         *,
         settings: Settings,
         epoch: int,
@@ -73,9 +81,10 @@ class Cdc:
         wake: asyncio.Event,
     ) -> None:
         self._lanes = lanes
-        self._by_relation = {oid: lane for lane in lanes.values() for oid in _relations(lane)}
         self._checkpoint = checkpoint
         self._copying = copying
+        self._changes = changes
+        self._relations: dict[int, Relation] = {}  # as this connection announced them last
         self._settings = settings
         self._epoch = epoch
         self._insert_cap = insert_cap
@@ -114,6 +123,7 @@ class Cdc:
         self._decoder = self._new_decoder()
         self._confirmed = Lsn(0)
         self._first_seen.clear()
+        self._relations.clear()
         try:
             quiet = False
             while not self._over(quiet=quiet):
@@ -122,6 +132,7 @@ class Cdc:
                 self._decoder.receive(frames)
                 while (item := self._decoder.next_item()) is not None:
                     await self._apply(item)
+                await self._changes.between(self._checkpoint.saved)
                 self._flush(quiet=not frames)
                 self._confirm(stream)
                 await self._room()
@@ -158,44 +169,69 @@ class Cdc:
             lane.submit(batch)
 
     async def _bind(self, relation: Relation) -> None:
-        lane = self._by_relation.get(relation.oid)
+        self._relations[relation.oid] = relation
+        lane = self._lane_of(relation.oid)
         if lane is None or lane.record.state is State.FAILED:
             self._decoder.unbind(relation.oid)
             return
         try:
-            source = tuple_source(relation, lane.plan)
-        except SchemaConflictError as error:
+            if await self._changes.announced(lane, relation, self._decoder.place):
+                self._decode(lane, relation)
+            else:
+                self._decoder.unbind(relation.oid)
+        except TableError as error:
             await self._set_aside(lane, error)
-            return
-        self._decoder.bind(relation.oid, lane.plan, source, lane.plan.table.old_is_full)
+
+    def _decode(self, lane: Lane, relation: Relation) -> None:
+        plan = lane.ahead
+        self._decoder.bind(relation.oid, plan, tuple_source(relation, plan), plan.table.old_is_full)
+
+    def _lane_of(self, oid: int) -> Lane | None:
+        return self._lanes.get(oid) or next((lane for lane in self._lanes.values() if oid in relations_of(lane)), None)
+
+    # What the changes of definitions need
+
+    def take(self, lane: Lane) -> None:
+        """Hand what is decoded to the lane."""
+        batch = self._decoder.take(lane.ahead.table.oid)
+        if batch is not None:
+            self._submit(batch)
+
+    def rebind(self, lane: Lane) -> None:
+        """Decode for the lane's plan from here on, where its relations are like it; an older one is announced anew."""
+        for oid in relations_of(lane):
+            if oid in self._relations:
+                try:
+                    self._decode(lane, self._relations[oid])
+                except SchemaConflictError:
+                    self._decoder.unbind(oid)
+
+    def unbind(self, lane: Lane) -> None:
+        """Skip the table's rows from here on."""
+        for oid in relations_of(lane):
+            self._decoder.unbind(oid)
 
     async def _truncate(self, item: Truncate) -> None:
         if self._settings.on_truncate == "ignore":
             return
         for oid in item.oids:
-            lane = self._by_relation.get(oid)
-            if lane is None or lane.record.state is State.FAILED:
+            lane = self._lane_of(oid)
+            if lane is None or lane.record.state is State.FAILED or lane.skipping or item.version < lane.since:
                 continue
-            if oid != lane.plan.table.oid:
+            if oid != lane.ahead.table.oid:
                 await self._set_aside(lane, _leaf_truncated(lane))
                 continue
-            self._take(lane)
+            self.take(lane)
             await lane.drained()
             await self._copying.truncate(lane, item.version)
 
     async def _set_aside(self, lane: Lane, error: TableError) -> None:
-        for oid in _relations(lane):
-            self._decoder.unbind(oid)
-        self._take(lane)
+        self.unbind(lane)
+        self.take(lane)
         await lane.drained()
         await lane.fail(error)
 
     # Flushing
-
-    def _take(self, lane: Lane) -> None:
-        batch = self._decoder.take(lane.plan.table.oid)
-        if batch is not None:
-            self._submit(batch)
 
     def _flush(self, *, quiet: bool) -> None:
         """Hand over what is due: at once when the table was quiet, else by age; never while its last insert is in flight."""
@@ -211,7 +247,7 @@ class Cdc:
             due = now - self._first_seen.setdefault(oid, now) >= interval
             if due or (quiet and lane.may_flush(rows, interval=interval, gap=gap)):
                 self._first_seen.pop(oid, None)
-                self._take(lane)
+                self.take(lane)
         self._looked_around = quiet
 
     def _patience(self) -> float:
@@ -253,22 +289,20 @@ class Cdc:
 
     async def _advance(self, written: Lsn, stream: Frames) -> None:
         await self._checkpoint.advance(written, stream.confirm)
-        for lane in self._lanes.values():
-            if lane.reached(self._checkpoint.saved):
-                await self._copying.caught_up(lane)
 
     async def _drain(self, stream: Frames) -> None:
         """The end: what was read is written, saved and confirmed."""
         for oid in list(self._decoder.pending):
-            self._take(self._lanes[oid])
+            self.take(self._lanes[oid])
         await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))
         if self._confirming:
             await self._confirming
         await self._advance(self.written, stream)
 
 
-def _relations(lane: Lane) -> tuple[int, ...]:
-    table = lane.plan.table
+def relations_of(lane: Lane) -> tuple[int, ...]:
+    """Oids of the relations whose rows are the table's."""
+    table = lane.ahead.table
     return (table.oid, *(leaf.oid for leaf in table.leaves))
 
 

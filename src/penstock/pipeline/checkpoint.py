@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint
-from penstock.pipeline.lifecycle import State
+from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,6 +62,19 @@ class TableRecord:
     base: int = 0
     building: str = ""
     building_id: str = ""  # of the table itself, whatever its name
+
+    def wait(self) -> None:
+        """To be copied."""
+        if self.state is not State.WAITING:
+            self.state = change(self.state, State.WAITING)
+
+    def set_back(self, *, beside: bool) -> None:
+        """To be copied anew: into a table ``beside`` the one that is read."""
+        self.wait()
+        self.reason = self.hint = ""
+        self.goal = self.seam = self.doubt = Lsn(0)
+        self.rows_copied = self.bytes_copied = self.base = 0
+        self.building, self.building_id = f"{self.target}_fresh_{self.oid}" if beside else "", ""
 
 
 @dataclass(slots=True)

@@ -177,6 +177,10 @@ class DestinationEnd:
         ddl.ensure_table(self.client, self.database, plan)
         return fit.identity(self.client, self.database, plan.target)
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a table or view of that name."""
+        return fit.table_exists(self.client, self.database, name)
+
     def put_in_place(self, plan: Plan, *, fresh: str, fresh_id: str, views: bool) -> None:
         """The table ``fresh`` takes the place of the plan's target at once. May be repeated."""
         self._writer.settle(fresh)

@@ -82,6 +82,14 @@ def changed(table: Table, what: str) -> SchemaConflictError:
     )
 
 
+def refused(table: Table, column: str) -> SchemaConflictError:
+    """A change of a type that may have changed the values."""
+    return SchemaConflictError(
+        f'{table.full_name}: column "{column}" has another type, and its values cannot be taken over as they are',
+        hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}; with on_type_change = \"resync\" that is done by itself.",
+    )
+
+
 # What to do
 
 

@@ -79,6 +79,8 @@ class Lane:
         self.record = record
         self.since, self.announced = record.since, record.announced
         self.looked: Table | None = None  # what the catalog said when it was last compared
+        self.target = record.target
+        self.horizon = 0  # the catalog that ``ahead`` was made from is of then
         self.skipping = False  # until the table is copied anew
         self.finishing = False  # its copy is at its end
         self.error: PenstockError | None = None  # what the whole pipe must stop for
@@ -101,6 +103,11 @@ class Lane:
     def busy(self) -> bool:
         """Whether a batch waits or is in flight."""
         return bool(self._waiting)
+
+    @property
+    def stepping(self) -> bool:
+        """Whether a step waits or is under way."""
+        return any(isinstance(each, Step) for each in self._waiting)
 
     @property
     def size(self) -> int:

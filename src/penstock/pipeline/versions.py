@@ -45,7 +45,7 @@ def version_at(relation: Relation, known: Table, catalog: Table) -> Table | None
     arriving = [column for column in relation.columns if column.name not in hidden]
     if is_like(relation, catalog):
         if not is_like(relation, known) or _numbers(known) == _numbers(catalog):
-            return _loosened(catalog, known)
+            return loosened(catalog, known)
         return None  # a column may have been dropped and made again under its name: before these rows, or after them
     if relation.oid != known.oid:  # a leaf, which has numbers of its own
         return known if is_like(relation, known) else None
@@ -53,6 +53,13 @@ def version_at(relation: Relation, known: Table, catalog: Table) -> Table | None
     if len(found) != 1 or key_numbers(known) != key_numbers(catalog):
         return None
     return _between(relation, [*zip(found[0], arriving, strict=True)], known, catalog)
+
+
+def same_columns(one: Table, other: Table) -> bool:
+    """Whether two versions have the same columns, by number, name and type."""
+    return [(each.number, each.name, *type_of(each)) for each in one.columns] == [
+        (each.number, each.name, *type_of(each)) for each in other.columns
+    ]
 
 
 def is_like(relation: Relation, table: Table) -> bool:
@@ -97,7 +104,8 @@ def _between(
         if not same:
             return None
         not_null = all(side[number].not_null for side in (old, new) if number in side)
-        columns.append(replace(same[0], name=each.name, not_null=not_null, stamp=""))
+        stamp = old[number].stamp if number in old else ""
+        columns.append(replace(same[0], name=each.name, not_null=not_null, stamp=stamp))
     names = {column.number: column.name for column in columns}
     if any(number not in names for number in key_numbers(known)):
         return None
@@ -113,7 +121,7 @@ def _between(
     )
 
 
-def _loosened(catalog: Table, known: Table) -> Table:
+def loosened(catalog: Table, known: Table) -> Table:
     """A column that could be NULL stays so: there may be NULLs of then."""
     old = by_number(known)
     columns = tuple(
