@@ -229,6 +229,19 @@ class Settings(Section):
         description="A value that its ClickHouse type cannot hold: `null` makes it NULL or the nearest bound, and counts it; "
         "`fail` sets the table aside. In a key the table is set aside always.",
     )
+    on_type_change: Literal["fail", "resync"] = Field(
+        default="fail",
+        description="A column gets another type, and its values cannot be taken over as they are: `fail` sets the table aside, "
+        "`resync` copies it again into a new table beside the old one.",
+    )
+    on_drop_column: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="A column is dropped at the source: `keep` leaves it in the table, out of the view; `drop` drops it here too.",
+    )
+    on_new_table: Literal["copy", "report"] = Field(
+        default="copy",
+        description="A table appears that `include` names: `copy` publishes, copies and follows it; `report` only says so.",
+    )
     on_truncate: Literal["apply", "ignore"] = Field(
         default="apply",
         description="TRUNCATE at the source: `apply` empties the table here too, `ignore` keeps the rows.",

@@ -20,7 +20,7 @@ from penstock.pipeline import retry
 from penstock.pipeline.evolve import change, changed, fingerprint, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.versions import definition, is_like, loosened, same_columns, to_json, version_at
+from penstock.pipeline.versions import definition, is_like, loosened, same_column, same_columns, to_json, version_at
 from penstock.plan import Plan, Shape, compile_plan
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.ends import DestinationEnd, SourceEnd
     from penstock.pipeline.evolve import Change
     from penstock.pipeline.lane import Lane
+    from penstock.plan import PlanColumn
     from penstock.table import Table
     from penstock.typemap import Capabilities
 
@@ -112,9 +113,7 @@ class Changes:
 
     async def _look(self, lane: Lane, xid: int = 0) -> Table | None:
         oid = lane.ahead.table.oid
-        return await retry.for_ever(
-            lambda: asyncio.to_thread(self._source.look, oid, xid), self._stop, lane.report
-        )
+        return await retry.for_ever(lambda: asyncio.to_thread(self._source.look, oid, xid), self._stop, lane.report)
 
     async def _evolve(self, lane: Lane, new: Table, version: int, *, settled: bool) -> bool:
         """Bring the lane to a version of the table; whether its rows can be decoded from here on. Raises TableError."""
@@ -147,21 +146,26 @@ class Changes:
             if not tables.matches(new.full_name):
                 raise changed(old, f"it is {new.full_name} now, which [tables] does not include")
             if old.full_name in tables.options and new.full_name not in tables.options:
-                raise changed(old, f'it is {new.full_name} now, and [tables.options."{old.full_name}"] names it as it was')
+                raise changed(
+                    old, f'it is {new.full_name} now, and [tables.options."{old.full_name}"] names it as it was'
+                )
         names = {column.number: column.name for column in new.columns}
         for column in old.columns:
             if column.name in lane.ahead.excluded and names.get(column.number, column.name) != column.name:
                 raise changed(old, f'column "{column.name}" of exclude_columns is called "{names[column.number]}" now')
         try:
-            return compile_plan(new, self._pipe, self._server)
+            plan = compile_plan(new, self._pipe, self._server)
         except (ConfigError, KeyMissingError) as error:
             raise changed(old, error.message) from None
+        return _with_types_of(lane.ahead, plan)
 
     async def _target(self, lane: Lane, plan: Plan) -> str:
         """Where the rows go from here on: a table that was renamed is renamed here too, where the name is free."""
         if lane.record.building or plan.target == lane.target:
             return lane.ahead.target
-        taken = any(other is not lane and plan.target in (other.target, other.ahead.target) for other in self._lanes.values())
+        taken = any(
+            other is not lane and plan.target in (other.target, other.ahead.target) for other in self._lanes.values()
+        )
         if taken or await self._in_thread(lane, lambda: self._destination.exists(plan.target)):
             log.warning(
                 "table keeps its name in the destination",
@@ -251,7 +255,9 @@ class Changes:
         lane.submit(Step(lambda: self._make_fresh(lane, plan, since), self._stream.position))
 
     async def _make_fresh(self, lane: Lane, plan: Plan, since: int) -> None:
-        lane.record.building_id = await asyncio.to_thread(self._destination.make_fresh, plan)
+        lane.record.building_id = await asyncio.to_thread(
+            self._destination.make_fresh, plan, beside=bool(lane.record.building)
+        )
         self._keep(lane, plan, since, announced=False)
         await lane.save()
         self._begin(lane)
@@ -292,6 +298,11 @@ class Changes:
                 self._gone.setdefault(oid, goal)
             elif definition(tables[oid]) not in (lane.looked, definition(lane.ahead.table)):
                 self._changed[oid] = goal
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is known that the stream has still to come to."""
+        return not (self._settling or self._changed or self._gone or self._asked)
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""
@@ -351,6 +362,19 @@ class _Alteration:
     texts: Mapping[str, str]  # defaults of new columns, for the rows there are
     version: int
     moved_from: str  # the target's name before; empty: it stays
+
+
+def _with_types_of(old: Plan, new: Plan) -> Plan:
+    """A column that is as it was keeps its type in ClickHouse: an older server may have given it."""
+    before = {old.table.column(each.name).number: each for each in old.columns}
+
+    def kept(column: PlanColumn) -> PlanColumn:
+        now = new.table.column(column.name)
+        was = before.get(now.number)
+        same = was is not None and same_column(old.table.column(was.name), now)
+        return replace(was, name=column.name) if was and same else column
+
+    return replace(new, columns=tuple(kept(column) for column in new.columns))
 
 
 def _failing(error: TableError, floor: Lsn) -> Step:

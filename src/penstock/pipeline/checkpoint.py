@@ -17,6 +17,8 @@ from penstock.pipeline.lifecycle import State, change
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from penstock.errors import PenstockError
+
 
 @dataclass(slots=True)
 class PipeRecord:
@@ -62,6 +64,10 @@ class TableRecord:
     base: int = 0
     building: str = ""
     building_id: str = ""  # of the table itself, whatever its name
+
+    def fail(self, error: PenstockError) -> None:
+        """To be set aside."""
+        self.state, self.reason, self.hint = State.FAILED, error.message, error.hint
 
     def wait(self) -> None:
         """To be copied."""

@@ -15,7 +15,7 @@ from penstock.pipeline.copy import TableRewrittenError
 from penstock.pipeline.evolve import changed
 from penstock.pipeline.versions import key_numbers
 from penstock.plan import Shape
-from penstock.postgres import catalog, copy, slot
+from penstock.postgres import catalog, copy, publication, slot
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from penstock.batch import Batch
     from penstock.clickhouse.client import Client
+    from penstock.config import Pipe
     from penstock.lsn import Lsn
     from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.pipeline.evolve import Change
@@ -53,6 +54,12 @@ class SourceEnd:
             while xid and slot.in_progress(connection, xid):
                 time.sleep(VISIBLE_POLL_SECONDS)
             return catalog.look(connection, {oid}).get(oid)
+
+    def publish(self, oids: set[int], pipe: Pipe) -> None:
+        """See that the pipe's publication has these tables. Raises PublicationError where it is not ours."""
+        with self.connector.connect() as connection:
+            tables = list(catalog.look(connection, oids).values())
+            publication.ensure_publication(connection, pipe.publication, tables, owned=not pipe.source.publication)
 
     def defaults(self, table: Table, columns: Sequence[str]) -> dict[str, str]:
         """What rows that are older than these columns show for them, as text."""
@@ -170,10 +177,20 @@ class DestinationEnd:
                 found[column.name] = constant
         return found
 
-    def make_fresh(self, plan: Plan) -> str:
-        """Make the plan's table anew, empty; its id."""
+    def put_aside(self, old: str, new: str, building: str) -> None:
+        """Give a table whose source is gone another name, and drop its view, and what was to replace it. May be repeated."""
+        self._writer.settle(old)
+        if fit.table_exists(self.client, self.database, old) and not fit.table_exists(self.client, self.database, new):
+            ddl.rename(self.client, self.database, old, new)
+        alter.drop_view(self.client, self.database, old)
+        if building:
+            ddl.drop_table(self.client, self.database, building)
+
+    def make_fresh(self, plan: Plan, *, beside: bool) -> str:
+        """Make the plan's table; one that stands ``beside`` another anew, empty. Its id."""
         self._writer.settle(plan.target)
-        ddl.drop_table(self.client, self.database, plan.target)
+        if beside:
+            ddl.drop_table(self.client, self.database, plan.target)
         ddl.ensure_table(self.client, self.database, plan)
         return fit.identity(self.client, self.database, plan.target)
 

@@ -86,7 +86,7 @@ def refused(table: Table, column: str) -> SchemaConflictError:
     """A change of a type that may have changed the values."""
     return SchemaConflictError(
         f'{table.full_name}: column "{column}" has another type, and its values cannot be taken over as they are',
-        hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}; with on_type_change = \"resync\" that is done by itself.",
+        hint=f'Copy it again: penstock resync PIPE.toml {table.full_name}; with on_type_change = "resync" that is done by itself.',
     )
 
 

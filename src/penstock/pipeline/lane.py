@@ -58,7 +58,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to be done to the table between two of its batches. ``run`` may be repeated. ``always``: also when the table is set aside."""
+    """Something to be done to the table between two batches. ``run`` may be repeated. ``always``: also when the table is set aside."""
 
     run: Callable[[], Awaitable[None]]
     floor: int

@@ -6,23 +6,24 @@ Everything here may be repeated after a crash at any line. Blocking; runs in a t
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.clickhouse import capabilities, ddl
-from penstock.errors import ConfigError, NotYetError, SlotError, TableError
+from penstock.clickhouse import alter, capabilities, ddl, fit
+from penstock.errors import ConfigError, NotYetError, SchemaConflictError, SlotError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
 from penstock.pipeline.evolve import fingerprint, unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored, narrower
+from penstock.pipeline.versions import from_json, to_json
 from penstock.plan import Plan, Shape, compile_plan
 from penstock.postgres import catalog, publication, slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
@@ -42,6 +43,7 @@ class Prepared:
     tables: tuple[tuple[Plan, TableRecord], ...]
     refused: tuple[tuple[str, TableError], ...]  # tables that cannot be followed at all, by name
     fresh_slot: bool  # made just now, after the publication
+    server: Capabilities
 
 
 def refuse_not_yet(pipe: Pipe) -> None:
@@ -121,52 +123,155 @@ class Waiting:
 
 
 def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, waiting: Waiting) -> Prepared:
-    """Bring both ends into the state in which the stream can begin. Raises what the operator must mend."""
+    """Bring both ends into the state in which the stream can begin. Raises what the operator must mend.
+
+    A table that was there before goes on at the version it was at, whatever the catalog says by now: the stream will come to that.
+    Tables that are new to a pipe that has run before are taken in while it runs (``arrivals.py``).
+    """
     refuse_not_yet(pipe)
     server = capabilities.ask(client)
-    plans, refused = compile_all(pipe, read_tables(pipe, connection), server)
     ddl.ensure_database(client, pipe.database)
-    plans = [as_stored(client, pipe, plan, server) for plan in plans]
-    for finding in narrower(pipe, plans, server):
-        log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
     known = {record.oid: record for record in store.tables(pipe.name)}
-    tables = [(plan, _table_record(pipe, store, client, plan, known.get(plan.table.oid))) for plan in plans]
+    now = read_tables(pipe, connection)
+    plans, refused = compile_all(pipe, [table for table in now if not known or table.oid in known], server)
+    tables = []
+    for plan in plans:
+        before = known.get(plan.table.oid)
+        if before is None:
+            tables.append(_first(pipe, store, client, as_stored(client, pipe, plan, server)))
+        else:
+            tables.append(_go_on(pipe, store, client, (plan, before), server))
+    for finding in narrower(pipe, [plan for plan, _ in tables], server):
+        log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
     owned = not pipe.source.publication
     _set_aside_unpublished(pipe, store, connection, tables)
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
-    return Prepared(record, tuple(tables), tuple(refused), fresh)
+    return Prepared(record, tuple(tables), tuple(refused), fresh, server)
 
 
-def _table_record(pipe: Pipe, store: Store, client: Client, plan: Plan, known: TableRecord | None) -> TableRecord:
-    mark = fingerprint(plan)
-    record = known or TableRecord(plan.table.oid, plan.table.full_name, plan.target, mark)
-    record.full_name = plan.table.full_name  # it may have been renamed
-    if record.state is State.FAILED:
-        store.save_table(pipe.name, record)
-        return record
+def _new_record(plan: Plan) -> TableRecord:
+    return TableRecord(plan.table.oid, plan.table.full_name, plan.target, fingerprint(plan), table=to_json(plan.table))
+
+
+def _first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, TableRecord]:
+    """A table of a pipe that has not run before."""
+    record = _new_record(plan)
     try:
-        if record.fingerprint != mark and record.state is not State.WAITING:
-            raise TableError(
-                f"the columns, the key or the options of {plan.table.full_name} have changed since it was copied",
+        ddl.ensure_table(client, pipe.database, plan)
+        ddl.ensure_empty(client, pipe.database, plan)
+        _view(pipe, client, plan)
+    except TableError as error:
+        record.fail(error)
+    store.save_table(pipe.name, record)
+    return plan, record
+
+
+def enlist(
+    pipe: Pipe, store: Store, client: Client, table: Table, server: Capabilities, *, taken: Collection[str]
+) -> tuple[Plan, TableRecord] | TableError:
+    """A table that is new to a pipe that runs; it is copied beside, and then takes its place. ``taken`` are names in the destination."""
+    try:
+        plan = compile_plan(table, pipe, server)
+    except TableError as error:
+        return error
+    except ConfigError as error:
+        return SchemaConflictError(error.message, hint=error.hint)
+    record = _new_record(plan)
+    try:
+        views = pipe.destination.views and plan.shape is Shape.CURRENT
+        if clash := {plan.target, *([ddl.view_name(plan)] if views else [])}.intersection(taken):
+            raise SchemaConflictError(
+                f'{table.full_name} would be "{min(clash)}" in the destination, and another table is',
+                hint="Set a target in the options of one of them.",
+            )
+        if fit.table_exists(client, pipe.database, plan.target):
+            ddl.ensure_table(client, pipe.database, plan)
+            ddl.ensure_empty(client, pipe.database, plan)
+        record.set_back(beside=plan.shape is not Shape.NULL)
+    except TableError as error:
+        record.fail(error)
+    store.save_table(pipe.name, record)
+    return plan, record
+
+
+def _go_on(
+    pipe: Pipe, store: Store, client: Client, seen: tuple[Plan, TableRecord], server: Capabilities
+) -> tuple[Plan, TableRecord]:
+    """A table of a pipe that has run before, at the version that the destination's table has."""
+    plan, record = seen
+    try:
+        if record.state is not State.WAITING or not record.building:
+            plan = _as_it_was(pipe, client, plan, record, server)
+        if record.state is State.FAILED:
+            return plan, record
+        if record.fingerprint != fingerprint(plan) and record.state is not State.WAITING:
+            raise SchemaConflictError(
+                f"the options of {plan.table.full_name} have changed since it was copied",
                 hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}",
             )
-        if record.target != plan.target and record.state is not State.WAITING:
-            raise TableError(
-                f"{plan.table.full_name} was copied into `{record.target}`, and would now go on in `{plan.target}`",
-                hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}; if the old name is to stay, "
-                f'with target = "{record.target}" in [tables.options."{plan.table.full_name}"].',
-            )
-        record.fingerprint, record.target = mark, plan.target
-        ddl.ensure_table(client, pipe.database, plan)
-        if known is None:
-            ddl.ensure_empty(client, pipe.database, plan)
-        if pipe.destination.views and plan.shape is Shape.CURRENT:
-            ddl.ensure_view(client, pipe.database, plan)
+        plan = _in_its_place(pipe, client, plan, record)
     except TableError as error:
-        record.state, record.reason, record.hint = State.FAILED, error.message, error.hint
+        record.fail(error)
     store.save_table(pipe.name, record)
-    return record
+    return plan, record
+
+
+def _as_it_was(pipe: Pipe, client: Client, plan: Plan, record: TableRecord, server: Capabilities) -> Plan:
+    """The plan of the version that is recorded, by today's settings."""
+    if not record.table:
+        return plan
+    now = plan.table
+    table = replace(from_json(record.table), estimated_rows=now.estimated_rows, estimated_bytes=now.estimated_bytes)
+    try:
+        was = compile_plan(table, pipe, server)
+    except ConfigError as error:
+        raise SchemaConflictError(
+            f"the options of {table.full_name} do not fit the columns with which it was copied: {error.message}",
+            hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}",
+        ) from None
+    stored = as_stored(client, pipe, replace(was, target=record.building or record.target), server)
+    return replace(stored, target=was.target)
+
+
+def _in_its_place(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> Plan:
+    """The plan with the name of the table that rows go into, which is there, fits, and has its view. Raises TableError."""
+    database = pipe.database
+    if record.building and record.building_id and fit.identity(client, database, record.target) == record.building_id:
+        ddl.drop_table(client, database, record.building)  # exchanged, and not yet said so
+        record.building = record.building_id = ""
+    if plan.target != record.target:
+        _move(pipe, client, plan, record)
+    plan = replace(plan, target=record.building or record.target)
+    if record.state is State.WAITING and record.building:
+        return plan
+    if record.state is not State.WAITING and not fit.table_exists(client, database, plan.target):
+        raise SchemaConflictError(
+            f"{database}.{plan.target} is gone from the destination",
+            hint=f"Copy the table again: penstock resync PIPE.toml {plan.table.full_name}",
+        )
+    ddl.ensure_table(client, database, plan)
+    if not record.building:
+        _view(pipe, client, plan)
+    return plan
+
+
+def _move(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> None:
+    """The settings give the table another name in the destination than it had."""
+    if alter.move(client, pipe.database, record.target, plan.target) or record.state is State.WAITING:
+        record.target = plan.target
+        return
+    log.warning(
+        "table keeps its name in the destination",
+        table=record.full_name,
+        target=record.target,
+        why=f"{plan.target} is there already",
+    )
+
+
+def _view(pipe: Pipe, client: Client, plan: Plan) -> None:
+    if pipe.destination.views and plan.shape is Shape.CURRENT:
+        ddl.ensure_view(client, pipe.database, plan)
 
 
 def _set_aside_unpublished(
@@ -178,8 +283,7 @@ def _set_aside_unpublished(
         return
     for table in publication.missing(connection, pipe.publication, [plan.table for plan, _ in tables]):
         if record := copied.get(table.oid):
-            error = unpublished(table)
-            record.state, record.reason, record.hint = State.FAILED, error.message, error.hint
+            record.fail(unpublished(table))
             store.save_table(pipe.name, record)
 
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, FrameError, PenstockError, SlotError, SlotHeldError
+from penstock.errors import DestinationError, FrameError, PenstockError, SlotError, SlotHeldError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.pipeline import retry
+from penstock.pipeline.arrivals import Arrivals
 from penstock.pipeline.cdc import Cdc
+from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import Checkpoint
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
@@ -30,16 +32,19 @@ from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.lookout import Lookout
-from penstock.pipeline.prepare import Prepared, Waiting, prepare, verify
+from penstock.pipeline.prepare import Prepared, Waiting, enlist, prepare, verify
 from penstock.postgres.connection import Connector
 from penstock.postgres.stream import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from penstock.config import Pipe
-    from penstock.pipeline.checkpoint import Store
+    from penstock.pipeline.checkpoint import Store, TableRecord
+    from penstock.plan import Plan
     from penstock.postgres.slot import Session
+    from penstock.table import Table
 
 log = structlog.get_logger()
 
@@ -68,6 +73,11 @@ class Run:
         self._client: Client | None = None
         self._lanes: dict[int, Lane] = {}
         self._cdc: Cdc
+        self._changes: Changes
+        self._arrivals: Arrivals
+        self._around: Surroundings
+        self._destination: DestinationEnd
+        self._refused: dict[str, TableError] = {}
         self._prepared: Prepared
         self._checkpoint: Checkpoint
         self._copies: Copies
@@ -120,9 +130,9 @@ class Run:
         self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
         prepared = self._prepared = await asyncio.to_thread(self._prepare, self._client)
         self._note = ""
-        destination = DestinationEnd(self._client, self.pipe.database, self._source)
+        destination = self._destination = DestinationEnd(self._client, self.pipe.database, self._source)
         at_a_time = INSERTS_EMBEDDED if self._client.embedded else INSERTS_SERVER
-        around = Surroundings(
+        around = self._around = Surroundings(
             self.pipe.name,
             self._store,
             destination,
@@ -136,7 +146,6 @@ class Run:
         epoch = prepared.record.epoch
         self._copies = Copies(
             self.pipe.name,
-            list(self._lanes.values()),
             self._source,
             destination,
             store=self._store,
@@ -144,17 +153,41 @@ class Run:
             epoch=epoch,
             stop=self._stop,
         )
+        self._arrivals = Arrivals(
+            self.pipe,
+            self._source,
+            self._stop,
+            enroll=self._enroll,
+            say=self._say,
+            report=self._report,
+            reopen=self._open_anew,
+        )
+        self._changes = Changes(
+            self.pipe,
+            self._lanes,
+            self._source,
+            destination,
+            self._copies,
+            server=prepared.server,
+            epoch=epoch,
+            stop=self._stop,
+            begin=self._arrivals.begin,
+        )
+        self._arrivals.attach(self._copies, self._changes, self._checkpoint)
         self._cdc = Cdc(
             self._lanes,
             self._checkpoint,
             self._copies,
+            self._changes,
             settings=self.pipe.settings,
             epoch=epoch,
             insert_cap=CAP_EMBEDDED if self._client.embedded else CAP_SERVER,
             stop=self._stop,
             wake=self._wake,
         )
-        self._lookout = Lookout(self._connector, prepared.record, self._lanes.values(), self._cdc)
+        self._changes.attach(self._cdc)
+        self._lookout = Lookout(self._connector, prepared.record, self._lanes, self._cdc, self._heard)
+        self._refused = dict(prepared.refused)
         self._is_open = True
         for record in (record for _, record in prepared.tables if record.state is State.FAILED):
             log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)
@@ -172,26 +205,37 @@ class Run:
             self._finish = await asyncio.to_thread(self._source.goal)
         self._cdc.until = lambda: self._reopen.is_set() or self._finished()
         stream = asyncio.create_task(self._follow(), name="stream")
-        others = [asyncio.create_task(self._copy(), name="copy"), asyncio.create_task(self._lookout.run(), name="look")]
+        look = asyncio.create_task(self._lookout.run(), name="look")
+        for lane in self._lanes.values():
+            lane.skipping = lane.record.state is State.WAITING and bool(lane.record.building)
+        self._arrivals.begin_all(self._lanes.values(), blind=not self._prepared.fresh_slot)
         try:
-            running = {stream, *others}
-            while not stream.done():
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {stream}:
-                    task.result()
-            stream.result()
+            await asyncio.wait({stream, look}, return_when=asyncio.FIRST_COMPLETED)
+            if not stream.done():
+                look.result()
+            await stream
         finally:
             self._stop.set()
             self._wake.set()
-            others[1].cancel()
-            await asyncio.gather(stream, *others, return_exceptions=True)
-            await asyncio.to_thread(self._copies.close)
+            look.cancel()
+            await asyncio.gather(stream, look, return_exceptions=True)
+            await self._arrivals.close()
+            await self._copies.close()
+
+    def _heard(self, tables: Mapping[int, Table], names: Mapping[int, str], missing: set[int], goal: Lsn) -> None:
+        """What the lookout has seen of the catalog."""
+        self._changes.news(tables, missing, goal)
+        self._arrivals.names(names, self._lanes)
 
     def _finished(self) -> bool:
         """Whether ``once`` is done: every table is settled, and what was committed before the start is durable."""
         if self._finish is None or self._checkpoint.saved < self._finish:
             return False
-        return all(lane.record.state in (State.STREAMING, State.FAILED) for lane in self._lanes.values())
+        if not (self._lookout.has_read and self._changes.idle and self._arrivals.idle):
+            return False
+        return all(
+            lane.record.state in (State.STREAMING, State.FAILED) and not lane.stepping for lane in self._lanes.values()
+        )
 
     # The stream
 
@@ -264,43 +308,53 @@ class Run:
                 )
         return error
 
-    # The copy
-
-    async def _copy(self) -> None:
-        waiting = [lane for lane in self._lanes.values() if lane.record.state in (State.WAITING, State.COPYING)]
-        if not waiting:
-            return
-        try:
-            await self._fence()
-            if not self._prepared.fresh_slot and any(lane.record.state is State.WAITING for lane in waiting):
-                await self._reopen_behind_publication()
-            await self._copies.run()
-        except retry.Stopped:
-            pass
-
-    async def _fence(self) -> None:
-        await retry.for_ever(
-            lambda: asyncio.to_thread(self._source.fence, self._say, lambda: bool(self._stop)), self._stop, self._report
-        )
-        self._note = ""
-
-    async def _reopen_behind_publication(self) -> None:
-        """A walsender that ran before a table was published may stay blind to it (postgres.md 10)."""
-        goal = await retry.for_ever(lambda: asyncio.to_thread(self._source.goal), self._stop, self._report)
-        while self._checkpoint.saved < goal:
-            await self._stop.sleep(0.05)
+    async def _open_anew(self) -> None:
+        """Let the stream go on over a new connection."""
         self._reopened.clear()
         self._reopen.set()
         while not self._reopened.is_set():
             await self._stop.sleep(0.05)
-        await self._fence()
+
+    # Tables that come while the pipe runs
+
+    async def _enroll(self, oid: int, every: set[int]) -> Lane | None:
+        """A lane for a new table; in the place of one whose table is gone, if they have the same name."""
+        table = await asyncio.to_thread(self._source.look, oid)
+        if table is None:
+            return None
+        for record in await asyncio.to_thread(self._store.tables, self.pipe.name):
+            if record.oid not in every and record.full_name == table.full_name:
+                await self._put_aside(record)
+        made = await asyncio.to_thread(self._enlist, table)
+        if isinstance(made, TableError):
+            self._refused[table.full_name] = made
+            log.warning("table refused", table=table.full_name, why=made.message, fix=made.hint)
+            return None
+        lane = self._lanes[oid] = Lane(*made, self._around)
+        lane.skipping = lane.record.state is State.WAITING
+        return lane
+
+    def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
+        assert self._client is not None  # noqa: S101  (while it runs)
+        taken = {name for lane in self._lanes.values() for name in (lane.target, f"{lane.target}_current")}
+        return enlist(self.pipe, self._store, self._client, table, self._prepared.server, taken=taken)
+
+    async def _put_aside(self, record: TableRecord) -> None:
+        """The target of a table that was dropped stays, under another name; its state goes."""
+        if lane := self._lanes.pop(record.oid, None):
+            await lane.drained()
+        aside = f"{record.target}_dropped_{record.oid}"
+        await asyncio.to_thread(self._destination.put_aside, record.target, aside, record.building)
+        await asyncio.to_thread(self._store.forget_table, self.pipe.name, record.oid)
+        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
 
     # What is being waited for
 
     def _say(self, note: str) -> None:
         if note != self._note:
             self._note = note
-            log.info("waiting", why=note)
+            if note:
+                log.info("waiting", why=note)
 
     def _report(self, error: PenstockError) -> None:
         if error.message != self._trouble:
@@ -322,7 +376,7 @@ class Run:
         tables = [
             table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()
         ]
-        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._prepared.refused]
+        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._refused.items()]
         return PipeStatus(
             self.pipe.name,
             self._state,

@@ -62,6 +62,11 @@ def same_columns(one: Table, other: Table) -> bool:
     ]
 
 
+def same_column(one: Column, other: Column) -> bool:
+    """Whether a column's values are of the same kind in both versions."""
+    return (*type_of(one), one.not_null, one.dimensions) == (*type_of(other), other.not_null, other.dimensions)
+
+
 def is_like(relation: Relation, table: Table) -> bool:
     """Whether a Relation's names and types are those of the table. A leaf may have them in another order."""
     sent = [(each.name, each.type_oid, each.modifier) for each in relation.columns if each.name not in table.generated]

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
 
-__all__ = ["ColumnsChangedError", "FilenodeChangedError", "Part", "SnapshotGoneError", "plan_parts", "read_part", "read_rows"]
+__all__ = [
+    "ColumnsChangedError",
+    "FilenodeChangedError",
+    "Part",
+    "SnapshotGoneError",
+    "plan_parts",
+    "read_part",
+    "read_rows",
+]
 
 CHUNK_BYTES = 1 << 20
 WAIT_SECONDS = 1.0  # so long nothing came: an empty chunk lets the caller look around
