@@ -261,6 +261,14 @@ def case(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> 
 
 
 @pytest.fixture
+def served(database: Database, clickhouse_server: ClickHouseServer, tmp_path: Path) -> Iterator[Case]:
+    """A pipe into a ClickHouse server, which others may use too."""
+    clickhouse_server.query("drop database if exists shop sync")
+    yield Case(tmp_path, database, clickhouse_server.dsn(), clickhouse_server)
+    clickhouse_server.query("drop database if exists shop sync")
+
+
+@pytest.fixture
 def embedded(database: Database, tmp_path: Path) -> Case:
     """A pipe into an embedded ClickHouse."""
     return Case(tmp_path, database, f"chdb://{tmp_path}/chdb")

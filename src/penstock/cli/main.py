@@ -119,7 +119,9 @@ def resync(
     tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="schema.table, one or more.")],
     json_wanted: AsJson = False,
 ) -> None:
-    """Have tables copied again by the next run. The pipe must not run; until they are copied, readers find them missing.
+    """Copy tables again, into new ones beside those that are read; each takes its place when it is complete.
+
+    A running pipe does it at once, otherwise the next run. Meanwhile readers find the rows as they were.
 
     Example: penstock resync shop.toml public.orders
     """
@@ -127,8 +129,9 @@ def resync(
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
-        names = pipes.resync(load(file), home(), tables)
-        say({"resync": names}, f"The next run copies {', '.join(names)} again.", as_json=json_wanted)
+        by = pipes.resync(load(file), home(), tables)
+        who = "The running pipe copies" if by == "running" else "The next run copies"
+        say({"resync": tables, "by": by}, f"{who} {', '.join(tables)} again.", as_json=json_wanted)
 
 
 @app.command()

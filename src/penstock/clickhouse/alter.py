@@ -73,7 +73,7 @@ def _additions(
     plan: Plan, added: Sequence[tuple[int, PlanColumn]], left: set[str], defaults: Mapping[str, str]
 ) -> Iterator[str]:
     names = [column.name for column in plan.columns]
-    for number, column in added:
+    for number, column in sorted(added, key=lambda each: names.index(each[1].name)):
         if column.name in left:
             aside = f"{column.name}_before_{number}"
             if aside in left:

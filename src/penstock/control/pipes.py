@@ -1,18 +1,16 @@
-"""What is done to a pipe that does not run: its tables are copied again, or it is removed."""
+"""What is done to a pipe from outside: its tables are copied again, or it is removed."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import ddl
 from penstock.clickhouse.client import Client
+from penstock.control import queries
 from penstock.control.hold import hold
 from penstock.control.store import StateStore
-from penstock.errors import ConfigError
-from penstock.lsn import Lsn
-from penstock.pipeline.lifecycle import State, change
+from penstock.pipeline.checkpoint import require_known
 from penstock.postgres import slot
 from penstock.postgres.connection import Connector
 
@@ -24,36 +22,22 @@ if TYPE_CHECKING:
     from penstock.pipeline.checkpoint import TableRecord
 
 
-def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> list[str]:
-    """Have tables copied again by the next run: into fresh ones, the old ones are dropped now. Returns their names.
+def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
+    """Have tables copied again, into new ones beside those that are read. Returns who does it: ``running`` or ``next run``.
 
-    Raises ConfigError for a table that the pipe does not have, PipeHeldError while the pipe runs.
+    Raises ConfigError for a table that the pipe does not have, PipeHeldError while the pipe is starting or ending.
     """
+    if queries.ask_resync(folder, pipe.name, names):
+        return "running"
     with _at_rest(pipe, folder) as store:
         records = store.tables(pipe.name)
-        known = sorted({record.full_name for record in records})
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known) or 'no table yet'}."
-                raise ConfigError(f'the pipe "{pipe.name}" has no table {name}', hint=hint)
-        chosen = [record for record in records if record.full_name in names]
-        with _destination(pipe, folder) as client:
-            for record in chosen:
-                ddl.drop_table(client, pipe.database, record.target)
-                _begin_again(store, pipe.name, record)
-        return list(names)
-
-
-def _begin_again(store: StateStore, pipe_name: str, record: TableRecord) -> None:
-    if record.state is not State.WAITING:
-        failed = record.state if record.state is State.FAILED else change(record.state, State.FAILED)
-        record.state = change(failed, State.WAITING)
-    record.reason = record.hint = ""
-    record.goal = record.seam = record.doubt = Lsn(0)
-    record.rows_copied = record.bytes_copied = 0
-    store.save_parts(pipe_name, record.oid, [])
-    store.save_table(pipe_name, record)
+        require_known(pipe.name, names, [record.full_name for record in records])
+        for record in records:
+            if record.full_name in names:
+                record.set_back(beside=pipe.tables.options_for(record.full_name).shape != "null")
+                store.save_parts(pipe.name, record.oid, [])
+                store.save_table(pipe.name, record)
+    return "next run"
 
 
 def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
@@ -83,6 +67,8 @@ def _drop_tables(pipe: Pipe, folder: Path, records: Sequence[TableRecord]) -> li
         for record in records:
             ddl.drop_table(client, pipe.database, f"{record.target}_current")
             ddl.drop_table(client, pipe.database, record.target)
+            if record.building:
+                ddl.drop_table(client, pipe.database, record.building)
     return [f"table {pipe.database}.{record.target}" for record in records]
 
 

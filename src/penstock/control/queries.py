@@ -16,14 +16,14 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.clickhouse.client import Client
 from penstock.config import Pipe, load
 from penstock.errors import ConfigError, DestinationError, PenstockError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 LONGEST_PATH = 100  # of a Unix socket: sun_path holds 108 bytes
 LONGEST_REQUEST = 1 << 20
@@ -36,6 +36,9 @@ class Answering(Protocol):
 
     def query(self, sql: str, output_format: str) -> bytes:
         """Read the destination; called in a thread."""
+
+    def resync(self, names: Sequence[str]) -> None:
+        """Copy tables again; called in a thread. Raises ConfigError for a table that the pipe does not have."""
 
 
 def address(folder: Path, pipe_name: str) -> Path:
@@ -88,8 +91,7 @@ async def answer(folder: Path, pipe_name: str, pipe: Answering) -> AsyncIterator
 async def _reply(pipe: Answering, reader: asyncio.StreamReader, threads: ThreadPoolExecutor) -> bytes:
     try:
         request = json.loads(await reader.readline())
-        asking = partial(pipe.query, str(request["sql"]), str(request["format"]))
-        result = await asyncio.get_running_loop().run_in_executor(threads, asking)
+        result = await asyncio.get_running_loop().run_in_executor(threads, _work(pipe, request))
     except PenstockError as error:
         known = isinstance(error, ConfigError)
         return _line({"error": error.message, "hint": error.hint, "kind": "Config" if known else "Destination"})
@@ -98,15 +100,36 @@ async def _reply(pipe: Answering, reader: asyncio.StreamReader, threads: ThreadP
     return _line({"bytes": len(result)}) + result
 
 
+def _work(pipe: Answering, request: dict[str, Any]) -> Callable[[], bytes]:
+    if "resync" in request:
+        names = [str(each) for each in request["resync"]]
+        return partial(_resync, pipe, names)
+    return partial(pipe.query, str(request["sql"]), str(request["format"]))
+
+
+def _resync(pipe: Answering, names: Sequence[str]) -> bytes:
+    pipe.resync(names)
+    return b""
+
+
 def _line(head: dict[str, object]) -> bytes:
     return json.dumps(head).encode() + b"\n"
 
 
 def ask(folder: Path, pipe_name: str, sql: str, output_format: str) -> bytes | None:
     """The answer of the process that runs the pipe; None when none runs. Raises DestinationError or ConfigError."""
-    request = _line({"sql": sql, "format": output_format})
+    return _ask(folder, pipe_name, {"sql": sql, "format": output_format})
+
+
+def ask_resync(folder: Path, pipe_name: str, names: Sequence[str]) -> bool:
+    """Have a running pipe copy tables again; False when none runs. Raises ConfigError for a table that it does not have."""
+    return _ask(folder, pipe_name, {"resync": list(names)}) is not None
+
+
+def _ask(folder: Path, pipe_name: str, what: dict[str, object]) -> bytes | None:
+    request = _line(what)
     if len(request) >= LONGEST_REQUEST:
-        raise ConfigError(f"the query is longer than {LONGEST_REQUEST >> 20} MiB", hint="Ask something shorter.")
+        raise ConfigError(f"the request is longer than {LONGEST_REQUEST >> 20} MiB", hint="Ask something shorter.")
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(address(folder, pipe_name)))

@@ -81,15 +81,21 @@ class Arrivals:
             self._run(self._take_in(new, set(every)))
 
     async def _take_in(self, oids: set[int], every: set[int]) -> None:
+        """Only what can be followed is published: the source would refuse updates of a published table without a key."""
+        owned = not self._pipe.source.publication
         try:
-            await self._try(lambda: self._source.publish(oids, self._pipe))
+            if not owned:
+                await self._try(lambda: self._source.publish(oids, self._pipe))
         except PublicationError as error:
             log.warning("new tables are not published", why=error.message, fix=error.hint)
             return
-        lanes = [lane for oid in sorted(oids) if (lane := await self._enroll(oid, every))]
+        made = [lane for oid in sorted(oids) if (lane := await self._enroll(oid, every))]
+        lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
-        await self._arrive([lane for lane in lanes if lane.record.state is State.WAITING], blind=True)
+        if owned and lanes:
+            await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
+        await self._arrive(lanes, blind=True)
 
     # Copying
 

@@ -120,7 +120,9 @@ class Changes:
         old = lane.ahead
         if settled:
             lane.looked = definition(new)
-        if definition(new) == definition(old.table):
+        self._require_options(lane, new)
+        new, target = await self._named(lane, new)
+        if definition(new) == definition(old.table) and target == old.target:
             return True
         plan = self._compiled(lane, new)
         todo = change(old, plan)
@@ -129,7 +131,7 @@ class Changes:
         if todo.again or todo.refused:
             await self.again(lane, todo.again or f'column "{todo.refused}" has another type')
             return False
-        plan = replace(plan, target=await self._target(lane, plan))
+        plan = replace(plan, target=target)
         texts = await self._defaults(lane, new, todo)
         self._stream.take(lane)
         moved_from = old.target if plan.target != old.target else ""
@@ -139,8 +141,8 @@ class Changes:
         lane.submit(Step(lambda: self._alter(lane, step), self._stream.position))
         return True
 
-    def _compiled(self, lane: Lane, new: Table) -> Plan:
-        """The plan of another version, by the same settings. Raises TableError where they do not fit it."""
+    def _require_options(self, lane: Lane, new: Table) -> None:
+        """Settings are by name: what a name meant must not be lost with it. Raises TableError."""
         old, tables = lane.ahead.table, self._pipe.tables
         if new.full_name != old.full_name:
             if not tables.matches(new.full_name):
@@ -153,29 +155,37 @@ class Changes:
         for column in old.columns:
             if column.name in lane.ahead.excluded and names.get(column.number, column.name) != column.name:
                 raise changed(old, f'column "{column.name}" of exclude_columns is called "{names[column.number]}" now')
+
+    def _compiled(self, lane: Lane, new: Table) -> Plan:
+        """The plan of another version, by the same settings. Raises TableError where they do not fit it."""
         try:
             plan = compile_plan(new, self._pipe, self._server)
         except (ConfigError, KeyMissingError) as error:
-            raise changed(old, error.message) from None
+            raise changed(lane.ahead.table, error.message) from None
         return _with_types_of(lane.ahead, plan)
 
-    async def _target(self, lane: Lane, plan: Plan) -> str:
-        """Where the rows go from here on: a table that was renamed is renamed here too, where the name is free."""
-        if lane.record.building or plan.target == lane.target:
-            return lane.ahead.target
-        taken = any(
-            other is not lane and plan.target in (other.target, other.ahead.target) for other in self._lanes.values()
-        )
-        if taken or await self._in_thread(lane, lambda: self._destination.exists(plan.target)):
-            log.warning(
-                "table keeps its name in the destination",
-                table=plan.table.full_name,
-                target=lane.target,
-                why=f"{plan.target} is there already",
-            )
-            return lane.ahead.target
-        lane.target = plan.target
-        return plan.target
+    async def _named(self, lane: Lane, new: Table) -> tuple[Table, str]:
+        """The table, under its old name for as long as its new one cannot be had here; and the name of its target.
+
+        Of two tables that change places one goes out of the way first.
+        """
+        old = lane.ahead.table
+        wanted = self._pipe.tables.target_of(new.schema, new.name)
+        if new.full_name == old.full_name or wanted == lane.target:
+            return new, lane.ahead.target
+        holder = next((each for each in self._lanes.values() if wanted in (each.target, each.ahead.target)), None)
+        if not lane.record.building:
+            if holder is None and not await self._in_thread(lane, lambda: self._destination.exists(wanted)):
+                lane.misnamed, lane.target = False, wanted
+                return new, wanted
+            if holder is not None and holder.misnamed and not lane.stepping:
+                lane.target = f"{lane.target}_moving_{old.oid}"
+        if not lane.misnamed:
+            log.warning("table waits for its name", table=new.full_name, target=lane.target, why=f"{wanted} is taken")
+        lane.misnamed, lane.looked = True, None
+        return replace(
+            new, schema=old.schema, name=old.name
+        ), lane.ahead.target if lane.record.building else lane.target
 
     async def _defaults(self, lane: Lane, new: Table, todo: Change) -> dict[str, str]:
         names = [column.name for _, column in todo.added]
@@ -242,12 +252,14 @@ class Changes:
             self._gone[lane.ahead.table.oid] = self._stream.position
             return
         try:
+            self._require_options(lane, catalog)
+            catalog = replace(catalog, schema=lane.ahead.table.schema, name=lane.ahead.table.name)
             plan = self._compiled(lane, catalog)
         except TableError as error:
             lane.submit(_failing(error, self._stream.position))
             return
         plan = replace(plan, target=lane.record.building or lane.target)
-        lane.ahead, lane.looked, lane.skipping = plan, definition(catalog), False
+        lane.ahead, lane.looked, lane.skipping = plan, None, False
         lane.since, lane.announced = version_of(self._epoch, self._stream.position, 0), False
         lane.horizon = version_of(self._epoch, await self._in_thread(lane, self._source.goal), 0)
         self._stream.rebind(lane)
@@ -286,7 +298,7 @@ class Changes:
         self._settling[lane.ahead.table.oid] = goal
 
     def ask(self, lane: Lane) -> None:
-        """Somebody asks for a new copy."""
+        """Somebody asks for a new copy; called from any thread."""
         self._asked.append(lane)
 
     def news(self, tables: Mapping[int, Table], missing: set[int], goal: Lsn) -> None:
@@ -306,9 +318,8 @@ class Changes:
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""
-        for lane in self._asked:
-            await self.again(lane, "somebody asked for it")
-        self._asked.clear()
+        while self._asked:
+            await self.again(self._asked.pop(), "somebody asked for it")
         for lane in self._due(self._gone):
             lane.submit(_failing(unpublished(lane.ahead.table), self._stream.position))
         for lane in self._due(self._changed):

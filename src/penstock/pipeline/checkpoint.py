@@ -7,9 +7,11 @@ store; only then is it *confirmed* to the slot, which lets PostgreSQL forget the
 from __future__ import annotations
 
 import asyncio
+import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.errors import ConfigError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint
 from penstock.pipeline.lifecycle import State, change
@@ -92,6 +94,16 @@ class PartRecord:
     done: bool = False
     rows: int = 0
     bytes: int = 0
+
+
+def require_known(pipe_name: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for a table that the pipe does not have."""
+    there = sorted(set(known))
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(there) or 'no table yet'}."
+            raise ConfigError(f'the pipe "{pipe_name}" has no table {name}', hint=hint)
 
 
 class Store(Protocol):

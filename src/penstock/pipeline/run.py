@@ -25,7 +25,7 @@ from penstock.pipeline import retry
 from penstock.pipeline.arrivals import Arrivals
 from penstock.pipeline.cdc import Cdc
 from penstock.pipeline.changes import Changes
-from penstock.pipeline.checkpoint import Checkpoint
+from penstock.pipeline.checkpoint import Checkpoint, require_known
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.figures import table_status
@@ -37,7 +37,7 @@ from penstock.postgres.connection import Connector
 from penstock.postgres.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
@@ -103,6 +103,15 @@ class Run:
         if self._client is None:
             raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
         return self._client.raw(sql, output_format, database=self.pipe.database)
+
+    def resync(self, names: Sequence[str]) -> None:
+        """Copy tables again, beside those that are read; called in a thread. Raises ConfigError for one that the pipe does not have."""
+        if not self._is_open or self._stop:
+            raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
+        lanes = [lane for lane in list(self._lanes.values()) if lane.record.full_name in names]
+        require_known(self.pipe.name, names, [lane.record.full_name for lane in list(self._lanes.values())])
+        for lane in lanes:
+            self._changes.ask(lane)
 
     # Running
 

@@ -1,0 +1,214 @@
+"""Tables that come, go, move, are copied again, and are changed by hand at the destination."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fix_pipe import Case
+
+QUICK = 'flush_interval = "50ms"'
+TABLE = (
+    "create table t (id int primary key, v text)",
+    "insert into t select i, 'v' || i from generate_series(1, 100) i",
+)
+
+
+def streaming(case: Case, tables: int = 1) -> None:
+    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
+
+
+def test_new_tables_are_taken_in(embedded: Case) -> None:
+    embedded.database.execute(*TABLE)
+    embedded.define(settings=QUICK, tables='exclude = ["public.secret*"]')
+    with embedded.running(expect=1):  # because of the one without a key
+        streaming(embedded)
+        embedded.database.execute(
+            "begin; create table more (id int primary key, v text); insert into more values (1, 'at once'); commit",
+            "insert into more values (2, 'right after')",
+            "create table secrets (id int primary key)",
+            "create table keyless (id int)",
+            "insert into keyless values (1)",
+        )
+        embedded.wait_for("select count() from more_current", 2)
+        embedded.database.execute(
+            "insert into more select i, 'later' from generate_series(3, 50) i", "delete from more where id = 1"
+        )
+        embedded.wait_for("select count() from more_current", 49)
+        streaming(embedded, 2)
+        embedded.assert_equal("public.t", "public.more")
+        embedded.wait_until(lambda: "table refused" in embedded.log(), "the table without a key is named")
+        embedded.database.execute("delete from keyless")  # which the source would refuse if it were published
+    assert embedded.query("select count() from system.tables where name in ('secrets', 'keyless')") == [["0"]]
+    embedded.database.execute(
+        "drop table keyless", "create table down (id int primary key)", "insert into down values (1)"
+    )
+    embedded.once()
+    embedded.assert_equal("public.t", "public.more", "public.down")
+
+
+def test_new_tables_are_only_told(embedded: Case) -> None:
+    embedded.database.execute(*TABLE)
+    embedded.define(settings=QUICK + '\non_new_table = "report"')
+    with embedded.running():
+        streaming(embedded)
+        embedded.database.execute("create table more (id int primary key)")
+        embedded.wait_until(lambda: "table=public.more" in embedded.log(), "the table is named", 20)
+        assert embedded.database.fetch("select tablename from pg_publication_tables") == [("t",)]
+
+
+def test_a_table_is_renamed_and_moved(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create schema other")
+    embedded.define(settings=QUICK, tables='include = ["public.*", "other.*"]')
+    with embedded.running():
+        streaming(embedded)
+        embedded.database.execute(
+            "insert into t values (101, 'before')",
+            "alter table t rename to renamed",
+            "insert into renamed values (102, 'y')",
+        )
+        embedded.wait_for("select count() from renamed_current", 102)
+        embedded.assert_equal("public.renamed")
+        embedded.database.execute(
+            "alter table renamed set schema other", "alter table other.renamed add column w int default 4"
+        )
+        embedded.wait_for("select count(w) from renamed_current", 102)
+        embedded.assert_equal("other.renamed")
+    embedded.database.execute(
+        "alter table other.renamed rename to again", "insert into other.again values (103, 'z', 1)"
+    )
+    embedded.once()
+    embedded.assert_equal("other.again")
+    assert embedded.query("select count() from system.tables where database = 'shop'") == [["2"]]
+
+
+def test_tables_change_places(embedded: Case) -> None:
+    embedded.database.execute(
+        *TABLE, "create table t_new (id int primary key, v text)", "insert into t_new values (1, 'new')"
+    )
+    embedded.define(settings=QUICK)
+    with embedded.running():
+        streaming(embedded, 2)
+        embedded.database.execute(
+            "begin; alter table t rename to t_old; alter table t_new rename to t; commit",
+            "insert into t values (2, 'x')",
+        )
+        embedded.wait_for("select count() from t_current", 2, 20)
+        embedded.wait_for("select count() from t_old_current", 100, 20)
+        embedded.assert_equal("public.t", "public.t_old")
+        embedded.database.execute(
+            "begin; alter table t rename to x; alter table t_old rename to t; alter table x rename to t_old; commit",
+            "insert into t values (1000, 'swapped')",
+        )
+        embedded.wait_for("select count() from t_current", 101, 30)
+        embedded.wait_for("select count() from t_old_current", 2, 30)
+        embedded.assert_equal("public.t", "public.t_old")
+    embedded.once()
+    embedded.assert_equal("public.t", "public.t_old")
+
+
+def test_a_table_is_dropped_and_made_again(embedded: Case) -> None:
+    embedded.database.execute(*TABLE, "create table u (id int primary key)")
+    embedded.define(settings=QUICK)
+    with embedded.running():
+        streaming(embedded, 2)
+        embedded.database.execute(
+            "insert into t values (101, 'last')",
+            "drop table t",
+            "create table t (id text primary key, w int)",
+            "insert into t values ('a', 1)",
+        )
+        embedded.wait_for("select count(w) from t_current", 1, 20)
+        embedded.assert_equal("public.t")
+        found = re.search(r"dropped table put aside.*now=(\w+)", embedded.log())
+        assert found
+        assert embedded.query(f"select count() from {found[1]}") == [["101"]]
+        embedded.database.execute("insert into t values ('b', 1)", "insert into u values (1)")
+        embedded.wait_for("select count() from t_current", 2)
+        embedded.assert_equal("public.t", "public.u")
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_resync(case: Case, *, running: bool) -> None:
+    """Readers find all rows at any moment; what was wrong is right afterwards."""
+    case.database.execute(
+        "create table t (id int primary key, v text)",
+        "insert into t select i, repeat('x', 300) from generate_series(1, 20000) i",
+    )
+    case.define(settings=QUICK + "\ncopy_part_rows = 1000\ncopy_workers = 1")
+    with case.running():
+        streaming(case)
+        case.database.execute("insert into t values (0, 'streamed')", "update t set v = 'streamed' where id = 1")
+        case.wait_for("select count() from t_current", 20001)
+        if running:
+            done = case.penstock("resync", str(case.file), "public.t")
+            assert "running pipe copies" in done.stdout, done.stderr
+            seen = set()
+
+            def swapped() -> bool:
+                seen.add(case.query("select count() from t_current")[0][0])
+                return case.log().count("table streaming") == 2
+
+            case.wait_until(swapped, "it is copied again")
+            assert seen == {"20001"}
+            case.assert_equal("public.t")
+            bad = case.penstock("resync", str(case.file), "public.x")
+            assert bad.returncode == 2
+            assert "no table public.x" in bad.stderr
+    if not running:
+        done = case.penstock("resync", str(case.file), "public.t")
+        assert "next run copies" in done.stdout, done.stderr
+        assert case.query("select count() from t_current") == [["20001"]]
+    case.database.execute("insert into t values (-1, 'after')", "delete from t where id = 5")
+    case.once()
+    case.assert_equal("public.t")
+    assert case.query("select count() from system.tables where database = 'shop'") == [["2"]]
+
+
+def test_changes_while_a_table_is_copied(embedded: Case) -> None:
+    embedded.database.execute(
+        "create table t (id int primary key, v text, n int)",
+        "insert into t select i, repeat('x', 500), i from generate_series(1, 20000) i",
+    )
+    embedded.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
+    with embedded.running():
+        embedded.wait_for("select count() > 0 from t", 1)
+        embedded.database.execute(
+            "alter table t add column w int default 7",
+            "insert into t values (20001, 'a', 1, 8)",
+            "alter table t rename v to text",
+            "update t set text = 'short' where id < 100",
+            "alter table t alter n type bigint",
+            "insert into t values (20002, 'b', 1e15, 8)",
+            "alter table t drop column w",
+            "insert into t values (20003, 'c', 1)",
+        )
+        streaming(embedded)
+        embedded.wait_for("select count() from t_current", 20003)
+        embedded.assert_equal("public.t")
+
+
+def test_changes_by_hand_at_the_destination(served: Case) -> None:
+    case = served
+    assert case.server
+    case.database.execute(*TABLE, "create table u (id int primary key)")
+    case.define(settings=QUICK)
+    case.once()
+    case.server.query("alter table shop.t add column mine Int32 default 3")
+    with case.running(expect=1):
+        case.database.execute("insert into t values (101, 'x')")
+        case.wait_for("select count() from t_current", 101)
+        case.server.query("alter table shop.t drop column v")
+        case.database.execute("insert into t values (102, 'y')", "insert into u values (1)")
+        case.wait_for("select count() from u_current", 1)
+        case.wait_until(lambda: "table set aside" in case.log(), "the table is set aside")
+        assert re.search(r"table set aside.* table=public\.t ", case.log())
+        case.penstock("resync", str(case.file), "public.t")
+        case.wait_for("select count(v) from t_current", 102)
+        case.assert_equal("public.t", "public.u")
+        case.server.query("drop table shop.u sync")
+        case.database.execute("insert into u values (2)")
+        case.wait_until(lambda: case.log().count("table set aside") == 2, "the other table is set aside")
