@@ -107,7 +107,9 @@ def test_large_queries_and_results(embedded: Case, tmp_path: Path) -> None:
             done = embedded.penstock("query", "shop", f"select * from ({rows} settings {lifted})")
             refused(done, 2, "exceeded")
             refused(embedded.penstock("query", "shop", f"{rows} settings {lifted}"), 2, "Cannot modify", "setting")
-        refused(embedded.penstock("query", "shop", "select groupArray(number) from numbers(10000000000)"), 2, "exceeded")
+        refused(
+            embedded.penstock("query", "shop", "select groupArray(number) from numbers(10000000000)"), 2, "exceeded"
+        )
         text = tmp_path / "long.sql"
         text.write_text(f"select '{'x' * (2 << 20)}'")
         with text.open() as long:
