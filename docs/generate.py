@@ -205,7 +205,9 @@ TYPES_END = f"""\
   these types for the whole pipe.
 * **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in
   older ones; 1 to 9999 from ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no
-  `Time64` (before 26.1), `time` is a `String`.
+  `Time64` (before 26.1), `time` is a `String`. `penstock check` and the log of a run name the columns that hold less
+  than on the newest release. What became a `String` on an older server stays one after its upgrade, until
+  `penstock resync`.
 * **Vectors** with more than {MOST_DIMENSIONS:,} dimensions are too large to be expanded.
 * Generated columns are left out of copy and stream alike.
 """
