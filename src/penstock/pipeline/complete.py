@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, version_of
 from penstock.decode import encode
+from penstock.decode.codecs.unfit import NULL
 from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.plan import Shape
 
@@ -137,12 +138,12 @@ def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[st
     """How often which column's type could not hold a value, and why. Raises UnfitValueError where ``on_unfit = "fail"``."""
     counted: Counter[str] = Counter()
     for (_, index), value in values.items():
-        if not value.unfit:
-            continue
-        column, reason = plan.columns[index].name, REASONS[value.unfit]
-        if plan.fail_on_unfit:
-            raise refusal(Rejected(plan, column, reason, in_key=False))
-        counted[f"unfit {column}: {reason}"] += 1
+        column = plan.columns[index]
+        reason = value.unfit or (NULL if value.null and column.null_is_unfit else 0)
+        if reason and plan.fail_on_unfit:
+            raise refusal(Rejected(plan, column.name, REASONS[reason], in_key=False))
+        if reason:
+            counted[f"unfit {column.name}: {REASONS[reason]}"] += 1
     return counted
 
 
