@@ -23,7 +23,7 @@ from clickhouse_connect.driver.binding import escape_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import address, failures
-from penstock.clickhouse.connect import Scalar, connect, folder_errors, memory_bytes
+from penstock.clickhouse.connect import Scalar, connect, folder_errors, reading_settings
 from penstock.clickhouse.reading import one_query
 from penstock.errors import DestinationUnavailableError, PenstockError
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 20
 KILL_SECONDS = 60.0
 _POLL_SECONDS = 0.02
-RESULT_BYTES = 64 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
 _BODY_SUFFIX = ".native"
 _RUNNING = "select 1 from system.processes where query_id = {id:String} or startsWith(query, {mark:String})"
 _KILL = "kill query where query_id = {id:String} or startsWith(query, {mark:String}) sync"
@@ -132,8 +131,7 @@ class Client:
     def raw(self, sql: str, output_format: str, *, database: str = "default") -> bytes:
         """The answer to a user's query in any of ClickHouse's formats; names without a database are of ``database``.
 
-        It can only read. A ConfigError quotes the server's words. An embedded database refuses a result over ``RESULT_BYTES``, as
-        it stands in the memory of the pipe's own process.
+        It can only read. A ConfigError quotes the server's words. An embedded database bounds the result.
         """
         query = one_query(sql)
         query_id = uuid.uuid4().hex
@@ -249,18 +247,11 @@ class Client:
 
     def _connect(self, *, reading: bool) -> Driver:
         try:
-            driver = connect(self._where, self._bounds() if reading else {})
+            driver = connect(self._where, reading_settings(self._where) if reading else {})
         except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
             raise translated(error, self.name, failures.of_statement) from None
         self._known = driver.server_settings
         return driver
-
-    def _bounds(self) -> dict[str, Scalar]:
-        """Settings of a session that only reads. In our own process a query cannot lift them: ``readonly = 1`` refuses its SETTINGS."""
-        if not self.embedded:
-            return {"readonly": 2}
-        most = {"max_memory_usage": memory_bytes() // 8, "max_result_bytes": RESULT_BYTES}
-        return {**most, "result_overflow_mode": "throw", "readonly": 1}
 
 
 def translated(error: BaseException, subject: str, meaning: failures.Reading) -> PenstockError:
