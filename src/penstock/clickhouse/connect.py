@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.clickhouse.address import Address
 
 Scalar = str | int | float | bool
-RESULT_BYTES = 64 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
+RESULT_BYTES = 256 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
 
 
 def connect(where: Address, settings: dict[str, Scalar]) -> Driver:
