@@ -186,7 +186,7 @@ def test_a_cancelled_read_loses_nothing(database: Database, connector: Connector
                     reading.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         seen.take(await reading)
-            await seen.until(opened, lambda: seen.kinds.count("C") == 200)
+            await seen.until(opened, lambda: len(seen.rows) == 200)
         finally:
             await opened.close()
         assert len(seen.rows) == 200
