@@ -49,6 +49,11 @@ class Value:
     data: bytes | Spilled
     unfit: int = 0  # the number of the reason, where the type could not hold it
 
+    @property
+    def whole(self) -> bytes:
+        """The data, in memory."""
+        return read(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Hole:

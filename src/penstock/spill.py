@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,11 +13,38 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 16 << 20
 
 
+class _File:
+    """A file without a name: it is gone with the last value that refers to it, or with the process."""
+
+    def __init__(self, folder: Path | None) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._descriptor, path = tempfile.mkstemp(dir=folder)
+        os.unlink(path)  # noqa: PTH108  (mkstemp gives a text)
+        self._end = 0
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def append(self, data: bytes) -> int:
+        """Where it stands. Raises OSError when the disk is full."""
+        place, left = self._end, memoryview(data)
+        while left:
+            written = os.pwrite(self._descriptor, left, self._end)
+            self._end += written
+            left = left[written:]
+        return place
+
+    def read(self, place: int, length: int) -> bytes:
+        """What stands there."""
+        return os.pread(self._descriptor, length, place)
+
+
 @dataclass(frozen=True, slots=True)
 class Spilled:
     """A value in the file. Its ``len`` is that of the value."""
 
-    file: BinaryIO
+    file: _File
     place: int
     length: int
 
@@ -25,21 +53,16 @@ class Spilled:
 
     def read(self) -> bytes:
         """The value itself."""
-        self.file.seek(self.place)
-        return self.file.read(self.length)
+        return self.file.read(self.place, self.length)
 
 
 class Spill:
-    """Keeps values, the first of them in memory. One thread at a time.
-
-    The file lies in ``folder``, has no name there, and is gone with the last value that refers to it, or with the process.
-    """
+    """Keeps values, the first of them in memory, the others in a file in ``folder``."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._file: BinaryIO | None = None
+        self._file: _File | None = None
         self._held = 0
-        self._end = 0
 
     def keep(self, data: bytes) -> bytes | Spilled:
         """The value, or where it is. Raises OSError when the disk is full."""
@@ -47,13 +70,8 @@ class Spill:
         if self._held <= MEMORY_BYTES:
             return data
         if self._file is None:
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = cast("BinaryIO", tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115  (the values close it)
-        self._file.seek(self._end)
-        self._file.write(data)
-        place, self._end = self._end, self._end + len(data)
-        return Spilled(self._file, place, len(data))
+            self._file = _File(self._folder)
+        return Spilled(self._file, self._file.append(data), len(data))
 
 
 def read(data: bytes | Spilled) -> bytes:

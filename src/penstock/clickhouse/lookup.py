@@ -15,7 +15,6 @@ from penstock.clickhouse.client import quoted
 from penstock.clickhouse.native import read_blocks
 from penstock.errors import ResultTooLargeError
 from penstock.plan import PlanColumn
-from penstock.spill import read
 from penstock.typemap import Kind
 
 if TYPE_CHECKING:
@@ -204,15 +203,15 @@ def _rows(body: bytes, columns: Sequence[int], spill: Spill) -> Iterator[tuple[i
     for places, versions, deleted, *values in read_blocks(body):
         for row, place in enumerate(places):
             yield (
-                int.from_bytes(read(place.data), "little") - 1,
+                int.from_bytes(place.whole, "little") - 1,
                 Stored(
-                    version=int.from_bytes(read(versions[row].data), "little"),
-                    deleted=read(deleted[row].data) != b"\0",
+                    version=int.from_bytes(versions[row].whole, "little"),
+                    deleted=deleted[row].whole != b"\0",
                     values={index: _kept(column[row], spill) for index, column in zip(columns, values, strict=True)},
                 ),
             )
 
 
 def _kept(value: Value, spill: Spill) -> Value:
-    kept = spill.keep(read(value.data))
+    kept = spill.keep(value.whole)
     return value if isinstance(kept, bytes) else replace(value, data=kept)

@@ -195,7 +195,7 @@ def _from_source(
         for column in hole.columns:
             text = values[columns.index(column)]
             value = encode(plan.columns[column].codec, None if text is None else read(text))
-            fills[hole.row, column] = replace(value, data=spill.keep(read(value.data)))
+            fills[hole.row, column] = replace(value, data=spill.keep(value.whole))
     return fills, gone
 
 
