@@ -26,6 +26,7 @@ from penstock.clickhouse import address, failures
 from penstock.clickhouse.connect import Scalar, connect, folder_errors, reading_settings
 from penstock.clickhouse.reading import one_query
 from penstock.errors import DestinationUnavailableError, PenstockError
+from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -53,7 +54,7 @@ class Client:
 
     def __init__(self, where: address.Address, scratch: Path) -> None:
         self._where = where
-        self._scratch = scratch
+        self.scratch = scratch
         self._idle: dict[bool, list[Driver]] = {False: [], True: []}  # by whether they only read
         self._known: Mapping[str, Any] = {}
         self._lock = threading.Lock()
@@ -123,10 +124,23 @@ class Client:
         with self._borrowed(subject) as driver:
             return [tuple(row) for row in driver.query(sql, parameters=_mutable(parameters)).result_rows]
 
-    def native(self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "") -> bytes:
-        """The rows of a query as Native blocks, as they came."""
-        with self._borrowed(subject) as driver:
-            return driver.raw_query(sql, parameters=_mutable(parameters), fmt="Native")
+    def native(
+        self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "", most_bytes: int = 0
+    ) -> bytes:
+        """The rows of a query as Native blocks, as they came. Raises ResultTooLargeError for more than ``most_bytes``."""
+        bounds: dict[str, Scalar] = {}
+        if most_bytes:
+            bounds = {
+                "max_result_bytes": most_bytes,
+                "result_overflow_mode": "throw",
+                "max_memory_usage": 8 * most_bytes,
+            }
+        with self._borrowed(subject, failures.of_bounded if most_bytes else failures.of_statement) as driver:
+            return driver.raw_query(sql, parameters=_mutable(parameters), settings=_mutable(bounds), fmt="Native")
+
+    def spill(self) -> Spill:
+        """Where values wait that are too large for memory."""
+        return Spill(self.scratch)
 
     def raw(self, sql: str, output_format: str, *, database: str = "default") -> bytes:
         """The answer to a user's query in any of ClickHouse's formats; names without a database are of ``database``.
@@ -192,9 +206,9 @@ class Client:
         query_id: str,
     ) -> None:
         """ChDB reads a body from a file. The driver's own way writes it to the system's temporary folder."""
-        path = self._scratch / f"{query_id}{_BODY_SUFFIX}"
+        path = self.scratch / f"{query_id}{_BODY_SUFFIX}"
         try:
-            with folder_errors(self._scratch), path.open("wb") as file:
+            with folder_errors(self.scratch), path.open("wb") as file:
                 file.writelines(chunks)
             clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
             driver.command(
