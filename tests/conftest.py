@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fix_proxy",
     "tests.fix_properties",
     "tests.fix_pipe",
+    "tests.fix_tls",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.spill import Spilled, read
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -26,6 +28,17 @@ class EncodedColumn:
     nulls: bytes | None
     values: bytes
     spread: Callable[[bytes], bytes] | None = field(default=None, compare=False, repr=False)
+    pieces: list[bytes | Spilled] | None = None  # instead of the values, where some of them wait in a file
+
+    def chunks(self) -> Iterator[bytes]:
+        """What the block holds of it."""
+        if self.nulls is not None:
+            yield self.nulls
+        if self.pieces is not None and self.spread is None:
+            yield from map(read, self.pieces)
+            return
+        values = self.values if self.pieces is None else b"".join(map(read, self.pieces))
+        yield self.spread(values) if self.spread else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +46,13 @@ class Value:
     """One encoded value: ``data`` is what stands in the column's values (a NULL's stands for the type's zero)."""
 
     null: bool
-    data: bytes
+    data: bytes | Spilled
     unfit: int = 0  # the number of the reason, where the type could not hold it
+
+    @property
+    def whole(self) -> bytes:
+        """The data, in memory."""
+        return read(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +122,11 @@ class Batch:
         yield varint(len(types)) + varint(self.rows)
         for (name, wire), column in zip(types, self.columns, strict=True):
             yield _string(name) + _string(wire)
-            if column.nulls is not None:
-                yield column.nulls
-            yield column.spread(column.values) if column.spread else column.values
+            yield from column.chunks()
 
     @property
     def size(self) -> int:
-        """Bytes of the body, headers left out."""
+        """Bytes of the body in memory, headers left out."""
         return sum(len(column.values) + len(column.nulls or b"") for column in self.columns)
 
     def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
@@ -147,14 +163,18 @@ class Batch:
 
 
 def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:
-    pieces: list[bytes | memoryview] = []
-    old = memoryview(column.values)
+    pieces: list[bytes | Spilled] = []
+    old = column.values
     done = 0
     for offset, row in places:
         pieces += (old[done:offset], values[row].data)
         done = offset + placeholder
     pieces.append(old[done:])
-    column.values = b"".join(pieces)
+    whole = [each for each in pieces if isinstance(each, bytes)]
+    if len(whole) == len(pieces):
+        column.values = b"".join(whole)
+    else:
+        column.values, column.pieces = b"".join(whole), pieces  # the former for the size only
     if column.nulls is not None:
         nulls = bytearray(column.nulls)
         for _, row in places:

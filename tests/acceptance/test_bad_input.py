@@ -208,6 +208,35 @@ def test_values_that_do_not_fit(embedded: Case) -> None:
     refused(embedded.penstock("run", str(embedded.file), "--once"), 1)
 
 
+def test_values_that_were_read_again_count_and_fail_like_others(embedded: Case) -> None:
+    embedded.database.execute(
+        "create table w (id int primary key, n numeric, k int)",
+        "alter table w alter n set storage external",
+        "insert into w values (1, (repeat('7', 3000) || '.' || repeat('3', 3000))::numeric, 0), (2, 1.5, 0)",
+    )
+    options = (
+        '[tables.options."public.w"]\nshape = "null"'  # nothing is stored: what an update leaves out is read again
+    )
+    embedded.define(options=options)
+    embedded.once()
+    embedded.database.execute("update w set k = k + 1", "update w set k = 5 where id = 2")
+    done = embedded.penstock("run", str(embedded.file), "--once", "--json")
+    (table,) = json.loads(done.stdout)["tables"]
+    assert table["counters"]["unchanged values from the source"] == 1
+    assert table["counters"]["unfit n: too many digits"] == 1
+    embedded.define(options=options, settings='on_unfit = "fail"')
+    embedded.database.execute("update w set k = k + 1 where id = 2")
+    embedded.once()
+    embedded.database.execute("update w set k = k + 1 where id = 1")
+    done = embedded.penstock("run", str(embedded.file), "--once", "--json")
+    (table,) = json.loads(done.stdout)["tables"]
+    assert done.returncode == 1
+    assert table["state"] == "failed"
+    assert 'column "n" of public.w' in table["last_error"]
+    assert "too many digits" in table["last_error"]
+    assert "777" not in done.stdout + done.stderr
+
+
 def test_wal_level_and_check(embedded: Case) -> None:
     embedded.database.execute(*TABLE)
     embedded.define()

@@ -43,9 +43,13 @@ _starter = ThreadPoolExecutor(1, "server-starter")
 
 
 class PostgresServer:
-    """A PostgreSQL of major version ``version``, running after ``start()``. ``settings`` are postgresql.conf's, over SETTINGS."""
+    """A PostgreSQL of major version ``version``, running after ``start()``. ``settings`` are postgresql.conf's, over SETTINGS.
 
-    def __init__(self, version: int, settings: dict[str, str] | None = None) -> None:
+    ``hba`` is pg_hba.conf; it must let the superuser in by password over TCP.
+    """
+
+    def __init__(self, version: int, settings: dict[str, str] | None = None, hba: str = HBA) -> None:
+        self._hba = hba
         self.version = version
         self.settings = {**SETTINGS, **(settings or {})}
         self.port = 0
@@ -89,6 +93,7 @@ class PostgresServer:
         """Write a file into the data folder of a stopped server."""
         path = self._data / name
         path.write_text(text)
+        path.chmod(0o600)
         if identity := run_as():
             os.chown(path, identity["user"], identity["group"])
 
@@ -107,7 +112,7 @@ class PostgresServer:
 
     def _launch(self) -> None:
         settings = {**self.settings, "port": str(self.port), "unix_socket_directories": str(self._home)}
-        (self._data / "pg_hba.conf").write_text(HBA)
+        (self._data / "pg_hba.conf").write_text(self._hba)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._home / "log").open("ab") as log:
             self._process = _starter.submit(

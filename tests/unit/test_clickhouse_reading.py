@@ -51,7 +51,10 @@ def test_what_is_sent(sql: str, sent: str) -> None:
         ("select 'a'into outfile 'x'", "INTO OUTFILE"),
         ("select ‘'’ into outfile 'x'", "INTO OUTFILE"),
         ("select “'” into outfile 'x'", "INTO OUTFILE"),
-        *((f"select 1 into{blank}outfile 'x'", "INTO OUTFILE") for blank in "\u00a0\u180e\u200b\u200d\u2060\u3000\ufeff"),
+        *(
+            (f"select 1 into{blank}outfile 'x'", "INTO OUTFILE")
+            for blank in "\u00a0\u180e\u200b\u200d\u2060\u3000\ufeff"
+        ),
         ("select 1 format JSONEachRow;", "FORMAT"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from tests.plans import DAY_MICROS, SERVER
 
 from penstock.batch import Value, varint
-from penstock.decode.codecs import INFINITY, NAN, OUT_OF_RANGE, TOO_MANY_DIGITS
+from penstock.decode.codecs.unfit import INFINITY, NAN, OUT_OF_RANGE, TOO_MANY_DIGITS
 from penstock.errors import BadDataError
 from penstock.typemap import Codec, Kind
 

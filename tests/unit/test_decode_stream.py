@@ -189,7 +189,9 @@ def test_the_place_of_a_message(decoder: ModuleType, plan: Plan) -> None:
     assert feed.stream.place == (0, 0)
     feed.send(frame.begin(0x100, xid=77), feed.relation())
     assert feed.stream.place == (version_of(3, 0x100, 0), 77)
-    feed.send(frame.insert(OID, ["1", None]), frame.insert(OID, ["2", None]), feed.relation(), frame.commit(0x100, 0x120))
+    feed.send(
+        frame.insert(OID, ["1", None]), frame.insert(OID, ["2", None]), feed.relation(), frame.commit(0x100, 0x120)
+    )
     assert feed.stream.place == (version_of(3, 0x100, 2), 77)
     feed.send(frame.begin(0x200, xid=78))
     assert feed.stream.place == (version_of(3, 0x200, 0), 78)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.plans import plan_of
 
-from penstock.errors import ConfigError, KeyMissingError
+from penstock.errors import ConfigError, KeyMissingError, SchemaConflictError
 from penstock.plan import Shape
 
 COLUMNS = "id int4, tenant int4!, note text, mood enum, price numeric(9,2)!"
@@ -100,3 +100,13 @@ def test_settings_that_do_not_fit(columns: str, key: tuple[str, ...], options: d
 def test_order_by_needs_a_key() -> None:
     with pytest.raises(ConfigError, match="order_by needs a table with a key"):
         plan_of(COLUMNS, (), full=True, options={"order_by": ["id"]})
+
+
+def test_names_that_clickhouse_cannot_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r'"note" and "note\.size"') as caught:
+        plan_of("id int4, note text, note.size text")
+    assert "exclude_columns" in caught.value.hint
+    assert len(plan_of("id int4, note text, note.sizes text").columns) == 3
+    with pytest.raises(SchemaConflictError, match="is not UTF-8") as refused:
+        plan_of("id int4, caf\udce9 text")
+    assert "Rename" in refused.value.hint

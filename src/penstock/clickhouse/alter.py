@@ -40,7 +40,7 @@ def alter(  # noqa: PLR0913  (a change has these parts)
         dropped = [*dropped, *(old for old, _ in renamed)]
         places = {column.name: (0, column) for column in plan.columns}
         added, renamed = [*added, *(places[new] for _, new in renamed)], ()
-    present = fit.columns(client, database, plan.target)
+    present = fit.column_types(client, database, plan.target)
     first = [f"drop column {quoted(name)}" for name in dropped if name in present]
     left = {name for name in present if name not in dropped}
     first += _renames(renamed, left)
@@ -100,7 +100,7 @@ def put_in_place(client: Client, database: str, plan: Plan, *, fresh: str, fresh
     """
     views = views and plan.shape is Shape.CURRENT
     if fit.identity(client, database, plan.target) != fresh_id:
-        old, new = fit.columns(client, database, plan.target), fit.columns(client, database, fresh)
+        old, new = fit.column_types(client, database, plan.target), fit.column_types(client, database, fresh)
         if not old:
             ddl.rename(client, database, fresh, plan.target)
         else:

@@ -51,12 +51,6 @@ def table_exists(client: Client, database: str, name: str) -> bool:
     return _read(client, database, name) is not None
 
 
-def columns(client: Client, database: str, name: str) -> dict[str, str]:
-    """The types of a table's columns by their names; empty where there is no such table."""
-    rows = client.rows(_COLUMNS, {"database": database, "name": name}, subject=f"{database}.{name}")
-    return {column: type_ for column, type_, *_ in rows}
-
-
 def identity(client: Client, database: str, name: str) -> str:
     """The table's own id, which stays when it is renamed or exchanged; empty where there is no such table."""
     rows = client.rows(_IDENTITY, {"database": database, "name": name}, subject=f"{database}.{name}")

@@ -8,14 +8,14 @@ digits wrong. Values go back as the bytes of a Native column.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.binding import escape_str
 
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.native import read_blocks
-from penstock.errors import DestinationUnavailableError, PenstockError
+from penstock.errors import DestinationUnavailableError, PenstockError, ResultTooLargeError
 from penstock.plan import PlanColumn
 from penstock.typemap import Kind
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from penstock.batch import Value
     from penstock.clickhouse.client import Client
     from penstock.plan import Plan, PlanColumn
+    from penstock.spill import Spill
 
 PARAMETER_BYTES = 100_000
 """A server takes fields of a form up to 128 KiB (http_max_field_value_size)."""
+ANSWER_BYTES = 32 << 20
+"""An answer for several keys is no larger: beyond it they are asked for in parts. One row may have any size."""
 
 _READ: dict[Kind, str] = {
     Kind.FLOAT32: "reinterpretAsFloat32({text})",
@@ -64,20 +67,44 @@ def newest(
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
     found: dict[tuple[bytes, ...], Stored] = {}
-    for chosen in _chunked(identities):
-        texts = [
-            _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
-            for place, index in enumerate(plan.identity)
-        ]
-        query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
-        if not client.embedded:
-            query += " settings select_sequential_consistency = 1"  # any replica may answer
-        parameters = {name: value for _, values in texts for name, value in values.items()}
-        if below is not None:
-            parameters["below"] = below
-        body = client.native(query, parameters, subject=f"{database}.{plan.target}")
-        found.update((chosen[place], row) for place, row in _rows(body, columns))
+    spill = client.spill()
+    left = list(dict.fromkeys(identities))
+    most = len(left)
+    while left:
+        chosen = left[: _fitting(left, most)]
+        try:
+            body = _ask(client, database, plan, chosen, columns, below=below)
+        except ResultTooLargeError:
+            most = max(1, len(chosen) // 2)
+            continue
+        left = left[len(chosen) :]
+        most *= 2
+        found.update((chosen[place], row) for place, row in _rows(body, columns, spill))
     return found
+
+
+def _ask(
+    client: Client,
+    database: str,
+    plan: Plan,
+    chosen: Sequence[tuple[bytes, ...]],
+    columns: Sequence[int],
+    *,
+    below: int | None,
+) -> bytes:
+    """The answer for these keys; if they are several, within bounds. Raises ResultTooLargeError."""
+    texts = [
+        _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
+        for place, index in enumerate(plan.identity)
+    ]
+    query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
+    if not client.embedded:
+        query += " settings select_sequential_consistency = 1"  # any replica may answer
+    parameters = {name: value for _, values in texts for name, value in values.items()}
+    if below is not None:
+        parameters["below"] = below
+    most_bytes = ANSWER_BYTES if len(chosen) > 1 else 0
+    return client.native(query, parameters, subject=f"{database}.{plan.target}", most_bytes=most_bytes)
 
 
 def _sent(column: PlanColumn, text: bytes) -> str:
@@ -177,30 +204,30 @@ def _literal(type_: str) -> str:
     return "'" + type_.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _chunked(identities: Sequence[tuple[bytes, ...]]) -> Iterator[list[tuple[bytes, ...]]]:
-    """Lists of distinct keys, none of whose parameters is too large."""
-    chosen: list[tuple[bytes, ...]] = []
+def _fitting(identities: Sequence[tuple[bytes, ...]], most: int) -> int:
+    """How many of the keys, from the first on, make parameters that are not too large: one at least, ``most`` at most."""
     size = 0
-    for identity in dict.fromkeys(identities):
-        length = max(len(text) for text in identity) * 2 + 3
-        if chosen and size + length > PARAMETER_BYTES:
-            yield chosen
-            chosen, size = [], 0
-        chosen.append(identity)
-        size += length
-    if chosen:
-        yield chosen
+    for number, identity in enumerate(identities[:most]):
+        size += max(len(text) for text in identity) * 2 + 3
+        if number and size > PARAMETER_BYTES:
+            return number
+    return min(most, len(identities))
 
 
-def _rows(body: bytes, columns: Sequence[int]) -> Iterator[tuple[int, Stored]]:
+def _rows(body: bytes, columns: Sequence[int], spill: Spill) -> Iterator[tuple[int, Stored]]:
     """Places in the list of keys, with the row found there."""
     for places, versions, deleted, *values in read_blocks(body):
         for row, place in enumerate(places):
             yield (
-                int.from_bytes(place.data, "little") - 1,
+                int.from_bytes(place.whole, "little") - 1,
                 Stored(
-                    version=int.from_bytes(versions[row].data, "little"),
-                    deleted=deleted[row].data != b"\0",
-                    values={index: column[row] for index, column in zip(columns, values, strict=True)},
+                    version=int.from_bytes(versions[row].whole, "little"),
+                    deleted=deleted[row].whole != b"\0",
+                    values={index: _kept(column[row], spill) for index, column in zip(columns, values, strict=True)},
                 ),
             )
+
+
+def _kept(value: Value, spill: Spill) -> Value:
+    kept = spill.keep(value.whole)
+    return value if isinstance(kept, bytes) else replace(value, data=kept)

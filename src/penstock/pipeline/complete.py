@@ -14,12 +14,15 @@ completed at a still later time, and the last of these found the row in its plac
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, version_of
 from penstock.decode import encode
+from penstock.decode.codecs.unfit import NULL
 from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.plan import Shape
+from penstock.spill import Spill, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from penstock.errors import TableError
     from penstock.lsn import Lsn
     from penstock.plan import Plan
+    from penstock.spill import Spilled
 
 Identity = tuple[bytes, ...]
 FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
@@ -64,7 +68,7 @@ class Reread(Protocol):
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+    ) -> tuple[Mapping[Identity, tuple[bytes | Spilled | None, ...]], Lsn]:
         """The values of ``columns`` by key once the transactions ``xids`` are visible, and a position behind all that was seen.
 
         Missing rows are left out.
@@ -107,10 +111,12 @@ class Doubt:
             self._keep(until)
 
 
-def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str]) -> None:
+def complete(
+    batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str], spill: Spill | None = None
+) -> None:
     """Fill every hole of ``batch``. Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``.
 
-    ``counters`` are touched when all is done: an attempt that fails is made again.
+    ``counters`` are touched when all is done: an attempt that fails is made again. What is too large for memory goes into ``spill``.
     """
     plan = batch.plan
     columns = sorted({column for hole in batch.holes for column in hole.columns})
@@ -130,11 +136,11 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
         counted["unchanged values from the destination"] += len(hole.columns)
         fills.update(((hole.row, column), values[column]) for column in hole.columns)
     if left:
-        read, gone = _from_source(plan, left, columns, reread, doubt)
-        counted.update(_unfit_in(plan, read))
-        counted["unchanged values from the source"] += len(read)
+        read_again, gone = _from_source(plan, left, columns, reread, doubt, spill or Spill())
+        counted.update(_unfit_in(plan, read_again))
+        counted["unchanged values from the source"] += len(read_again)
         counted["rows gone before they were complete"] += len(gone)
-        fills.update(read)
+        fills.update(read_again)
         batch.mark_deleted(gone)
     batch.complete(fills)
     counters.update(counted)
@@ -144,12 +150,12 @@ def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[st
     """How often which column's type could not hold a value, and why. Raises UnfitValueError where ``on_unfit = "fail"``."""
     counted: Counter[str] = Counter()
     for (_, index), value in values.items():
-        if not value.unfit:
-            continue
-        column, reason = plan.columns[index].name, REASONS[value.unfit]
-        if plan.fail_on_unfit:
-            raise refusal(Rejected(plan, column, reason, in_key=False))
-        counted[f"unfit {column}: {reason}"] += 1
+        column = plan.columns[index]
+        reason = value.unfit or (NULL if value.null and column.null_is_unfit else 0)
+        if reason and plan.fail_on_unfit:
+            raise refusal(Rejected(plan, column.name, REASONS[reason], in_key=False))
+        if reason:
+            counted[f"unfit {column.name}: {REASONS[reason]}"] += 1
     return counted
 
 
@@ -181,7 +187,7 @@ def _committed(hole: Hole) -> int:
 
 
 def _from_source(
-    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt
+    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt, spill: Spill
 ) -> tuple[dict[tuple[int, int], Value], list[int]]:
     """Values by row and column, and the rows that are nowhere any more."""
     identities = list(dict.fromkeys(hole.identity for hole in holes))
@@ -195,7 +201,9 @@ def _from_source(
             gone.append(hole.row)
             continue
         for column in hole.columns:
-            fills[hole.row, column] = encode(plan.columns[column].codec, values[columns.index(column)])
+            text = values[columns.index(column)]
+            value = encode(plan.columns[column].codec, None if text is None else read(text))
+            fills[hole.row, column] = replace(value, data=spill.keep(value.whole))
     return fills, gone
 
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import alter, ddl, fit, lookup
+from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
 from penstock.decode import encode
 from penstock.errors import BadDataError, ValueUnreadableError
@@ -16,11 +17,13 @@ from penstock.pipeline.evolve import changed
 from penstock.pipeline.versions import key_numbers
 from penstock.plan import Shape
 from penstock.postgres import catalog, copy, publication, slot
+from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from penstock.batch import Batch
     from penstock.clickhouse.client import Client
@@ -40,8 +43,10 @@ VISIBLE_POLL_SECONDS = 0.02
 class SourceEnd:
     """PostgreSQL."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, scratch: Path | None = None) -> None:
+        """``scratch``: a folder for values that are too large for memory."""
         self.connector = connector
+        self._scratch = scratch
 
     def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
         """Return when every transaction that runs now has ended."""
@@ -103,7 +108,7 @@ class SourceEnd:
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+    ) -> tuple[Mapping[Identity, copy.Row], Lsn]:
         """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that."""
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
@@ -114,7 +119,7 @@ class SourceEnd:
                 return {}, slot.insert_lsn(connection)
             read = [name for name in names if name]
             try:
-                rows = copy.read_rows(connection, table, read, identities)
+                rows = copy.read_rows(connection, table, read, identities, spill=Spill(self._scratch))
             except ValueUnreadableError as error:
                 raise BadDataError(error.message, hint=error.hint) from None
             places = [read.index(name) if name else -1 for name in names]
@@ -138,7 +143,8 @@ class DestinationEnd:
     def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
         if batch.holes:
-            complete(batch, self, self._source, doubt, counters)
+            with folder_errors(self.client.scratch):
+                complete(batch, self, self._source, doubt, counters, self.client.spill())
         self._writer.insert(batch)
 
     def newest(

@@ -8,7 +8,9 @@ A connection is made anew each time: libpq resolves the host's name, the passwor
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -109,6 +111,8 @@ class Connector:
             given["password"] = self._source.password.read()
         chosen = " ".join(f"-c {name}={_escaped(value)}" for name, value in {**SESSION, **settings}.items())
         given["options"] = f"{given.get('options') or ''} {chosen}".strip()
+        if given.get("sslrootcert") == "system":
+            _find_authorities()
         fixed = {"client_encoding": "UTF8", "application_name": self._application_name}
         try:
             connection = psycopg.connect("", autocommit=True, **{**NETWORK, **given, **fixed, **parameters})  # type: ignore[arg-type]
@@ -141,6 +145,14 @@ _TEXTS = ("text", "name", "varchar", "bpchar", '"char"')
 
 def _holds_any_bytes(connection: Connection) -> bool:
     return connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII"
+
+
+def _find_authorities() -> None:
+    """Tell libpq's OpenSSL where the system's authorities are: that of psycopg's wheels looks into a folder that nobody has."""
+    found = ssl.get_default_verify_paths()
+    if found.openssl_cafile_env not in os.environ and found.openssl_capath_env not in os.environ:
+        chosen = {found.openssl_cafile_env: found.cafile, found.openssl_capath_env: found.capath}
+        os.environ.update({name: path for name, path in chosen.items() if path})
 
 
 def keep_bytes(connection: Connection) -> None:

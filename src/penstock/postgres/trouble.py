@@ -42,6 +42,7 @@ class Rule:
         return bool(self.texts) and re.search(self.texts, text) is not None
 
 
+_OURS = "Give a certificate that the server accepts for this role: sslcert=… and sslkey=… in the DSN"
 COPY_AGAIN = "What was changed since then is missing. Copy again: penstock drop PIPE.toml --tables, then penstock run."
 """Where a publication is gone that a pipe had."""
 
@@ -122,6 +123,71 @@ RULES = (
         states=("42501",),
         texts=r"replication role|start WAL sender",
     ),
+    # TLS, first what libpq says about files of ours, then what it says about the server, then what the server says.
+    Rule(
+        ConfigError,
+        "Name the file of the authority that signed the server's certificate: sslrootcert=/path/of/ca.pem; "
+        "or sslrootcert=system with sslmode=verify-full.",
+        texts=r"root certificate|weak sslmode",
+    ),
+    Rule(
+        ConfigError,
+        "Mend sslcert and sslkey in the DSN: a certificate and its own key, which only the user who runs Penstock may read.",
+        texts=r"private key|could not (open|read|load) certificate|certificate present",
+    ),
+    Rule(
+        ConfigError,
+        "Let ssl_min_protocol_version and ssl_max_protocol_version in the DSN have a version in common.",
+        texts=r"SSL protocol version",
+    ),
+    Rule(
+        SourceRefusedError,
+        "It has expired, or no authority in sslrootcert has signed it. "
+        "To see it: openssl s_client -starttls postgres -showcerts -connect HOST:PORT",
+        texts=r"certificate verify failed",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Let host in the DSN be a name of the certificate; hostaddr may say where that is. "
+        "Or trust the authority alone: sslmode=verify-ca.",
+        texts=r"does not match host name|host name must be specified",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Turn TLS on at the server (ssl = on); or set sslmode=prefer, and anybody in between can read along.",
+        texts=r"does not support SSL",
+    ),
+    Rule(
+        SourceRefusedError,
+        "channel_binding=require needs TLS (sslmode=require) and a password that the server checks by scram-sha-256. "
+        "Mend the server's pg_hba.conf, or take it out of the DSN.",
+        texts=r"[Cc]hannel binding",
+    ),
+    Rule(
+        SourceRefusedError,
+        "Mend require_auth in the DSN, or the authentication method in the server's pg_hba.conf.",
+        texts=r"authentication method requirement",
+    ),
+    Rule(
+        SourceRefusedError,
+        f"{_OURS}, signed by an authority of its ssl_ca_file.",
+        texts=r"alert (unknown ca|bad certificate|unsupported certificate|certificate|decrypt error)",
+    ),
+    Rule(
+        SourceRefusedError,
+        f"{_OURS}; its common name must be the role's, or pg_ident.conf must map it.",
+        texts=r"valid client certificate|certificate authentication failed",
+    ),
+    Rule(
+        SourceRefusedError,
+        "The server's TLS versions and the DSN's differ: mend ssl_min_protocol_version and ssl_max_protocol_version.",
+        texts=r"protocol version|unsupported protocol|no protocols available",
+    ),
+    Rule(
+        SourceRefusedError,
+        "pg_hba.conf does not let this user in without TLS: set sslmode=verify-full, or require, in the DSN.",
+        texts=r"pg_hba\.conf.*(no encryption|SSL off)",
+    ),
     Rule(
         ConfigError,
         "Mend the DSN in [source].",
@@ -158,7 +224,7 @@ RULES = (
     ),
     Rule(
         SourceRefusedError,
-        "Check sslmode, sslrootcert and the host's name in the DSN against the server's certificate.",
+        "Check what the DSN says of TLS (sslmode and what begins with ssl) against the server's settings.",
         texts=r"SSL|certificate|TLS",
     ),
     Rule(
