@@ -1,0 +1,474 @@
+"""Random work on a source, its definitions included, in concurrent transactions, while the pipe is killed and started: at rest both
+ends are equal, row by row and column by column.
+
+``PENSTOCK_TEST_SECONDS=3600`` searches for an hour, each time elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from psycopg import sql
+from tests.fix_pipe import Case
+
+from penstock.pipeline.failpoint import PLACES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.fix_postgres import Database
+    from tests.servers.clickhouse import ClickHouseServer
+
+    Rows = list[tuple[Any, ...]]
+
+SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "0"))
+REST_SECONDS = 90.0
+MOST_TABLES, MOST_COLUMNS = 5, 9
+SESSIONS = 3
+LEAST_BETWEEN_RESTS = 15  # statements
+
+TYPES: dict[str, Callable[[int], str]] = {
+    "int4": lambda n: str(n % 100_000),
+    "int8": lambda n: str(n * 100_003),
+    "int2": lambda n: str(n % 30_000 - 15_000),
+    "text": lambda n: f"'t{n}'" if n % 4 else f"repeat('long{n}', {700 + n % 50})",
+    "varchar(40)": lambda n: f"'v''\\{n}'",
+    "numeric(12,2)": lambda n: f"{n % 1000}.{n % 100:02}",
+    "numeric(20,4)": lambda n: f"-{n}.0{n % 10}",
+    "float4": lambda n: f"{n % 1000}.5",
+    "float8": lambda n: f"{n}.125",
+    "bool": lambda n: str(n % 2 == 0),
+    "date": lambda n: f"date '2000-01-01' + {n % 20_000}",
+    "timestamp": lambda n: f"timestamp '2001-02-03 04:05:06.000007' + {n} * interval '1 min'",
+    "timestamptz": lambda n: f"timestamptz '2001-02-03 04:05:06.000007+00' + {n} * interval '1 min'",
+    "uuid": lambda n: f"md5('{n}')::uuid",
+}
+WIDER = {
+    "smallint": ("int4", "int8"),
+    "integer": ("int8", "text"),
+    "bigint": ("text",),
+    "real": ("float8",),
+    "numeric(12,2)": ("numeric(20,4)",),
+    "character varying(40)": ("text", "varchar(80)"),
+    "timestamp without time zone": ("timestamptz",),
+    "text": ("varchar(4000)",),
+}
+DEFAULTS = {
+    "int4": ("7", "(random() * 1000)::int"),
+    "text": ("'it''s \\ here'", "md5(random()::text)"),
+    "timestamptz": ("'2020-02-03 04:05:06.789+00'", "now()", "clock_timestamp()"),
+    "numeric(12,2)": ("1.50",),
+    "bool": ("true",),
+}
+BY_NAME = {
+    "integer": "int4",
+    "bigint": "int8",
+    "smallint": "int2",
+    "character varying(40)": "varchar(40)",
+    "character varying(80)": "varchar(40)",
+    "character varying(4000)": "varchar(40)",
+    "real": "float4",
+    "double precision": "float8",
+    "boolean": "bool",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+}
+
+_numbers = itertools.count(1)
+numbers = st.integers(0, 1_000_000)
+sessions = st.integers(0, SESSIONS - 1)
+
+
+class Source:
+    """What the sessions do, all from one thread: who would wait for another gives up."""
+
+    def __init__(self, database: Database) -> None:
+        self.did: list[str] = []
+        self.sessions = [database.connect() for _ in range(SESSIONS)]
+        self.open = [False] * SESSIONS
+        for each in self.sessions:
+            each.execute("set lock_timeout = '100ms'")
+
+    def close(self) -> None:
+        for each in self.sessions:
+            each.close()
+
+    def run(self, session: int, *statements: str) -> bool:
+        """All or none of them; whether they were done."""
+        connection = self.sessions[session]
+        block = "savepoint one" if self.open[session] else "begin"
+        undo = "rollback to savepoint one" if self.open[session] else "rollback"
+        connection.execute(block)  # type: ignore[call-overload]
+        try:
+            for each in statements:
+                connection.execute(each)  # type: ignore[call-overload]
+        except (psycopg.errors.OperationalError, psycopg.errors.ProgrammingError, psycopg.errors.DataError):
+            connection.execute(undo)  # type: ignore[call-overload]
+            return False
+        except (psycopg.errors.IntegrityError, psycopg.errors.NotSupportedError):
+            connection.execute(undo)  # type: ignore[call-overload]
+            return False
+        connection.execute("release savepoint one" if self.open[session] else "commit")
+        self.did.append(f"{time.strftime('%H:%M:%S')} {session}: {'; '.join(statements)[:300]}")
+        return True
+
+    def ask(self, session: int, query: str, *values: Any) -> Rows:
+        """Nothing where it would have to wait."""
+        block = "savepoint one" if self.open[session] else "begin"
+        connection = self.sessions[session]
+        connection.execute(block)  # type: ignore[call-overload]
+        try:
+            return connection.execute(query, values or None).fetchall()  # type: ignore[call-overload, no-any-return]
+        finally:
+            connection.execute("release savepoint one" if self.open[session] else "commit")
+
+    def transaction(self, session: int, word: str) -> None:
+        if word == "begin" and not self.open[session]:
+            self.sessions[session].execute("begin")
+            self.open[session] = True
+        elif word != "begin" and self.open[session]:
+            self.sessions[session].execute(word)  # type: ignore[call-overload]
+            self.open[session] = False
+        self.did.append(f"{session}: {word}")
+
+    def tables(self, session: int) -> list[tuple[int, str]]:
+        """Oid and quoted name."""
+        return self.ask(
+            session,
+            "select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where c.relkind = 'r' and n.nspname in ('public', 'other') order by c.oid",
+        )
+
+    def columns(self, session: int, oid: int) -> list[tuple[str, str]]:
+        """Quoted name and type, without the key's."""
+        return self.ask(
+            session,
+            "select quote_ident(attname), format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s and attnum > 0"
+            " and not attisdropped and attname not in ('id', 'part') order by attnum",
+            oid,
+        )
+
+
+class Machine(RuleBasedStateMachine):
+    """The source, the pipe, and what is done to them."""
+
+    def __init__(self, database: Database, server: ClickHouseServer, folder: Any) -> None:
+        super().__init__()
+        self.database, self.server = database, server
+        self.source = Source(database)
+        home = folder / f"{next(_numbers)}"
+        home.mkdir()
+        self.case = Case(home, database, server.dsn(), server)
+        self.stack = contextlib.ExitStack()
+        self.process: Any = None
+        self.failing = False
+        self.keys = itertools.count(1)
+        self.since_rest = 0
+
+    def teardown(self) -> None:
+        try:
+            if self.since_rest and sys.exc_info()[0] is None:
+                self.come_to_rest()
+        finally:
+            self.clean()
+
+    def clean(self) -> None:
+        self.stack.close()
+        self.source.close()
+        with self.database.connect() as connection:
+            for (slot,) in connection.execute(
+                "select slot_name from pg_replication_slots where database = current_database()"
+            ).fetchall():
+                _drop_slot(connection, slot)
+            for (name,) in connection.execute("select pubname from pg_publication").fetchall():
+                connection.execute(sql.SQL("drop publication {}").format(sql.Identifier(name)))
+            connection.execute("drop schema public cascade")
+            connection.execute("drop schema if exists other cascade")
+            connection.execute("create schema public")
+        self.server.query("drop database if exists shop sync")
+
+    # The pipe
+
+    @initialize(
+        flush=st.sampled_from(("10ms", "200ms")),
+        rows=st.sampled_from((1, 7, 10_000)),
+        part=st.sampled_from((3, 50, 100_000)),
+        dropping=st.sampled_from(("keep", "drop")),
+    )
+    def begin(self, flush: str, rows: int, part: int, dropping: str) -> None:
+        self.case.define(
+            tables='include = ["public.*", "other.*"]\ntarget = "{schema}_{table}"',
+            settings=f'flush_interval = "{flush}"\nmax_batch_rows = {rows}\ncopy_part_rows = {part}\n'
+            f'on_type_change = "resync"\non_drop_column = "{dropping}"'
+        )
+        self.database.execute("create schema other")
+        for number in range(2):
+            self.create(0, number, 3 + number)
+            self.insert(0, number, 40)
+        self.start("", 0)
+
+    @precondition(lambda self: self.process is None)
+    @rule(place=st.sampled_from(("", *PLACES)), visit=st.integers(1, 4))
+    def start(self, place: str, visit: int) -> None:
+        point = f"{place}:{visit}" if place else ""
+        self.failing = bool(point)
+        self.process = self.stack.enter_context(
+            self.case.started(self.case.command("run", str(self.case.file)), failpoint=point)
+        )
+
+    @precondition(lambda self: self.process is not None)
+    @rule(hard=st.booleans())
+    def stop(self, hard: bool) -> None:
+        self.end(kill=hard)
+
+    def end(self, *, kill: bool) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        ended = process.poll()
+        kill = kill or not self.case.log()  # it has hardly begun, and knows nothing of signals yet
+        if ended is None:
+            (process.kill if kill else process.terminate)()
+            ended = process.wait(20)
+        self.stack.close()
+        allowed = {-9} if kill else {0}
+        if self.failing:
+            allowed |= {-9}
+        assert ended in allowed, self.story(f"the pipe ended with {ended}")
+
+    @rule(milliseconds=st.sampled_from((20, 100, 400, 1000)))
+    def wait(self, milliseconds: int) -> None:
+        time.sleep(milliseconds / 1000)  # it is the length that is tried, not an event
+
+    @precondition(lambda self: self.since_rest > LEAST_BETWEEN_RESTS)
+    @rule(running=st.booleans())
+    def rest(self, running: bool) -> None:
+        self.come_to_rest(running=running)
+
+    def come_to_rest(self, *, running: bool = False) -> None:
+        """Everything is committed and has arrived."""
+        self.since_rest = 0
+        for session in range(SESSIONS):
+            self.source.transaction(session, "commit")
+        if running and self.process is not None and self.process.poll() is None and not self.failing:
+            self.case.wait_until(lambda: not self.differences(), "both ends are equal", REST_SECONDS, lambda: self.story(*self.differences()))
+            return
+        self.end(kill=True)
+        done = self.case.penstock("run", str(self.case.file), "--once")
+        found = self.differences()
+        assert done.returncode == 0, self.story(str(done))
+        assert not found, self.story(str(done), *found)
+
+    def story(self, *more: str) -> str:
+        """What happened."""
+        return "\n".join([*more, *self.source.did[-60:], self.case.log()[-6000:]])
+
+    def differences(self) -> list[str]:
+        found = []
+        for schema, table in self.database.fetch(
+            "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where c.relkind = 'r' and n.nspname in ('public', 'other')"
+        ):
+            try:
+                found += self.case.differences((schema, table), target=f"{schema}_{table}")
+            except Exception as error:  # a table or column is not there yet
+                found.append(f"{schema}.{table}: {type(error).__name__}: {error}"[:500])
+        return found
+
+    # Transactions
+
+    def run(self, session: int, *statements: str) -> None:
+        self.since_rest += self.source.run(session, *statements)
+
+    @rule(session=sessions, word=st.sampled_from(("begin", "begin", "commit", "commit", "rollback")))
+    def transaction(self, session: int, word: str) -> None:
+        self.source.transaction(session, word)
+
+    # Rows
+
+    def _chosen(self, session: int, table: int) -> tuple[str, list[tuple[str, str]]] | None:
+        tables = self.source.tables(session)
+        if not tables:
+            return None
+        oid, name = tables[table % len(tables)]
+        return name, self.source.columns(session, oid)
+
+    @rule(session=sessions, table=numbers, count=st.sampled_from((1, 3, 40)))
+    def insert(self, session: int, table: int, count: int) -> None:
+        if chosen := self._chosen(session, table):
+            name, columns = chosen
+            rows = []
+            for _ in range(count):
+                key = next(self.keys)
+                values = [_value(type_, key + place) for place, (_, type_) in enumerate(columns)]
+                rows.append(f"({', '.join([str(key), str(key % 3), *values])})")
+            names = ", ".join(["id", "part", *(each for each, _ in columns)])
+            self.run(session, f"insert into {name} ({names}) values {', '.join(rows)}")
+
+    @rule(session=sessions, table=numbers, number=numbers, width=st.sampled_from((1, 5, 1000)))
+    def update(self, session: int, table: int, number: int, width: int) -> None:
+        chosen = self._chosen(session, table)
+        if chosen and chosen[1]:
+            name, columns = chosen
+            column, type_ = columns[number % len(columns)]
+            low = number % next(self.keys)
+            self.run(
+                session, f"update {name} set {column} = {_value(type_, number)} where id between {low} and {low + width}"
+            )
+
+    @rule(session=sessions, table=numbers, number=numbers, shift=st.sampled_from(("id = -id", "id = id + 1", "part = part + 1")))
+    def move(self, session: int, table: int, number: int, shift: str) -> None:
+        if chosen := self._chosen(session, table):
+            low = number % next(self.keys)
+            self.run(session, f"update {chosen[0]} set {shift} where id between {low} and {low + 5}")
+
+    @rule(session=sessions, table=numbers, number=numbers)
+    def delete(self, session: int, table: int, number: int) -> None:
+        if chosen := self._chosen(session, table):
+            self.run(session, f"delete from {chosen[0]} where id % 7 = {number % 7}")
+
+    @rule(session=sessions, table=numbers)
+    def truncate(self, session: int, table: int) -> None:
+        if chosen := self._chosen(session, table):
+            self.run(session, f"truncate {chosen[0]}")
+
+    # Definitions
+
+    @rule(session=sessions, number=numbers, width=st.integers(1, 4))
+    def create(self, session: int, number: int, width: int) -> None:
+        if len(self.source.tables(session)) >= MOST_TABLES:
+            return
+        kinds = list(TYPES)
+        columns = ", ".join(f"c{place} {kinds[(number + place * 5) % len(kinds)]}" for place in range(width))
+        name = f"{'other' if number % 5 == 4 else 'public'}.t{number % 4}"
+        keyless = number % 3 == 2
+        key = "" if keyless else ", primary key (id)" if number % 2 else ", primary key (part, id)"
+        self.run(
+            session,
+            f"create table {name} (id int not null, part int not null, {columns}{key})",
+            *([f"alter table {name} replica identity full"] if keyless else []),
+        )
+
+    @rule(session=sessions, table=numbers, kind=st.sampled_from(tuple(TYPES)), number=numbers)
+    def add_column(self, session: int, table: int, kind: str, number: int) -> None:
+        chosen = self._chosen(session, table)
+        if chosen and len(chosen[1]) < MOST_COLUMNS:
+            defaults = DEFAULTS.get(kind, ())
+            default = f" default {defaults[number % len(defaults)]}" if defaults and number % 2 else ""
+            null = " not null" if default and number % 4 == 3 else ""
+            self.run(session, f"alter table {chosen[0]} add column c{number % 12} {kind}{default}{null}")
+
+    @rule(session=sessions, table=numbers, number=numbers, again=st.booleans())
+    def drop_column(self, session: int, table: int, number: int, again: bool) -> None:
+        chosen = self._chosen(session, table)
+        if chosen and chosen[1]:
+            name, columns = chosen
+            column, _ = columns[number % len(columns)]
+            kind = list(TYPES)[number % len(TYPES)]
+            more = [f"alter table {name} add column {column} {kind}"] if again else []
+            self.run(session, f"alter table {name} drop column {column}", *more)
+
+    @rule(session=sessions, table=numbers, number=numbers)
+    def rename_column(self, session: int, table: int, number: int) -> None:
+        chosen = self._chosen(session, table)
+        if chosen and chosen[1]:
+            column, _ = chosen[1][number % len(chosen[1])]
+            self.run(session, f"alter table {chosen[0]} rename column {column} to c{number % 12}")
+
+    @rule(session=sessions, table=numbers, number=numbers)
+    def retype_column(self, session: int, table: int, number: int) -> None:
+        chosen = self._chosen(session, table)
+        if chosen and chosen[1]:
+            column, type_ = chosen[1][number % len(chosen[1])]
+            if wider := WIDER.get(type_):
+                self.run(
+                    session, f"alter table {chosen[0]} alter column {column} type {wider[number % len(wider)]}"
+                )
+
+    @rule(session=sessions, table=numbers, number=numbers)
+    def rename_table(self, session: int, table: int, number: int) -> None:
+        if chosen := self._chosen(session, table):
+            if number % 3:
+                self.run(session, f"alter table {chosen[0]} rename to t{number % 4}")
+            else:
+                schema = "public" if chosen[0].startswith("other") else "other"
+                self.run(session, f"alter table {chosen[0]} set schema {schema}")
+
+    @rule(session=sessions, table=numbers, again=st.booleans())
+    def drop_table(self, session: int, table: int, again: bool) -> None:
+        if chosen := self._chosen(session, table):
+            more = [
+                f"create table {chosen[0]} (id int not null, part int not null, c1 text, primary key (part, id))",
+                f"insert into {chosen[0]} values (1, 1, 'new')",
+            ]
+            self.run(session, f"drop table {chosen[0]}", *(more if again else ()))
+
+
+def _value(type_: str, number: int) -> str:
+    if number % 11 == 0:
+        return "null"
+    kind = type_ if type_ in TYPES else BY_NAME.get(type_, "")
+    return f"({TYPES[kind](number)})::{type_}" if kind else "null"
+
+
+def _drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    for _ in range(200):
+        try:
+            connection.execute("select pg_drop_replication_slot(%s)", (slot,))
+        except psycopg.errors.ObjectInUse:
+            time.sleep(0.02)
+        else:
+            return
+
+
+def search(machine: Callable[[], Machine], *, examples: int, steps: int, start: int | None) -> None:
+    """Look for a sequence that ends in a difference."""
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        derandomize=start is None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate,),  # the same steps need not end in the same way: they cannot be made fewer
+        print_blob=False,
+    )
+    run_state_machine_as_test(machine if start is None else seed(start)(machine), settings=chosen)
+
+
+@pytest.fixture
+def machine(database: Database, clickhouse_server: ClickHouseServer, tmp_path: Any) -> Iterator[Callable[[], Machine]]:
+    clickhouse_server.query("drop database if exists shop sync")
+    yield lambda: Machine(database, clickhouse_server, tmp_path)
+
+
+@pytest.mark.pg("== 15")
+def test_random_work(machine: Callable[[], Machine]) -> None:
+    search(machine, examples=6, steps=80, start=int(os.environ.get("S", "1")))
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 12")
+@pytest.mark.parametrize("start", [1, 2])
+def test_more_random_work(machine: Callable[[], Machine], start: int) -> None:
+    search(machine, examples=5, steps=100, start=start)
+
+
+@pytest.mark.pg("== 18")
+@pytest.mark.skipif(not SECONDS, reason="PENSTOCK_TEST_SECONDS says for how long")
+def test_random_work_for_long(machine: Callable[[], Machine]) -> None:
+    end, start = time.monotonic() + SECONDS, time.time_ns() % 1_000_000
+    while time.monotonic() < end:
+        print(f"seed {start}")
+        search(machine, examples=3, steps=120, start=start)
+        start += 1
