@@ -3,59 +3,107 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from penstock.errors import PenstockError, PublicationError
-from penstock.pipeline import retry
+from penstock.errors import PenstockError, PublicationError, TableError
+from penstock.pipeline import failpoint, retry
+from penstock.pipeline.enlist import enlist
+from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from penstock.config import Pipe
     from penstock.pipeline.changes import Changes
-    from penstock.pipeline.checkpoint import Checkpoint
+    from penstock.pipeline.checkpoint import Checkpoint, Store, TableRecord
     from penstock.pipeline.copy import Copies
-    from penstock.pipeline.ends import SourceEnd
-    from penstock.pipeline.lane import Lane
+    from penstock.pipeline.ends import DestinationEnd, SourceEnd
+    from penstock.pipeline.lane import Surroundings
+    from penstock.pipeline.sessions import Sessions
+    from penstock.plan import Plan
+    from penstock.table import Table
+    from penstock.typemap import Capabilities
 
 log = structlog.get_logger()
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Gives new tables their lanes."""
+
+    pipe: Pipe
+    store: Store
+    server: Capabilities
+    lanes: dict[int, Lane]
+    around: Surroundings
+    destination: DestinationEnd
+    refused: dict[str, TableError]
+
+    async def lane_for(self, table: Table, every: set[int]) -> Lane | None:
+        """A lane that waits; in the place of one whose table is gone (``every`` are there), if they have the same name."""
+        for record in await asyncio.to_thread(self.store.tables, self.pipe.name):
+            if record.oid not in every and record.full_name == table.full_name:
+                await self._put_aside(record)
+        made = await asyncio.to_thread(self._enlist, table)
+        if isinstance(made, TableError):
+            self.refused[table.full_name] = made
+            log.warning("table refused", table=table.full_name, why=made.message, fix=made.hint)
+            return None
+        self.refused.pop(table.full_name, None)
+        lane = self.lanes[table.oid] = Lane(*made, self.around)
+        lane.skipping = lane.record.state is State.WAITING
+        return lane
+
+    def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
+        taken = {name for lane in self.lanes.values() for name in (lane.target, f"{lane.target}_current")}
+        return enlist(self.pipe, self.store, self.destination.client, table, self.server, taken=taken)
+
+    async def _put_aside(self, record: TableRecord) -> None:
+        """The target of a table that was dropped stays, under another name; its state goes."""
+        if lane := self.lanes.pop(record.oid, None):
+            await lane.drained()
+        aside = f"{record.target}_dropped_{record.oid}"
+        await asyncio.to_thread(self.destination.put_aside, record.target, aside, record.building)
+        failpoint.reached("after putting aside")
+        await asyncio.to_thread(self.store.forget_table, self.pipe.name, record.oid)
+        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
+
+
 class Arrivals:
     """Tables on their way into the stream."""
 
-    def __init__(  # noqa: PLR0913  (what a running pipe lends)
+    def __init__(
         self,
         pipe: Pipe,
         source: SourceEnd,
         stop: retry.Stop,
         *,
-        enroll: Callable[[int, set[int]], Awaitable[Lane | None]],
+        enrolment: Enrolment,
         say: Callable[[str], None],
         report: Callable[[PenstockError], None],
-        reopen: Callable[[], Awaitable[None]],
     ) -> None:
         self._pipe = pipe
         self._source = source
         self._stop = stop
-        self._enroll = enroll  # a table of this oid, given all that there are: a lane that waits
+        self._enrolment = enrolment
         self._seen: set[int] = set()  # tables that have a lane, or were told of
         self._say = say
         self._report = report
-        self._reopen = reopen  # the stream, on a new connection
         self._tasks: set[asyncio.Task[None]] = set()
         self._copies: Copies
         self._changes: Changes
         self._checkpoint: Checkpoint
+        self._sessions: Sessions
 
-    def attach(self, copies: Copies, changes: Changes, checkpoint: Checkpoint) -> None:
+    def attach(self, copies: Copies, changes: Changes, checkpoint: Checkpoint, sessions: Sessions) -> None:
         """Once, before anything else."""
-        self._copies, self._changes, self._checkpoint = copies, changes, checkpoint
+        self._copies, self._changes, self._checkpoint, self._sessions = copies, changes, checkpoint, sessions
 
     @property
     def idle(self) -> bool:
@@ -89,13 +137,17 @@ class Arrivals:
         except PublicationError as error:
             log.warning("new tables are not published", why=error.message, fix=error.hint)
             return
-        made = [lane for oid in sorted(oids) if (lane := await self._enroll(oid, every))]
+        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid, every))]
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
         await self._arrive(lanes, blind=True)
+
+    async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
+        table = await self._try(lambda: self._source.look(oid))
+        return None if table is None else await self._enrolment.lane_for(table, every)
 
     # Copying
 
@@ -132,7 +184,7 @@ class Arrivals:
         goal = await self._try(self._source.goal)
         while self._checkpoint.saved < goal:
             await self._stop.sleep(POLL_SECONDS)
-        await self._reopen()
+        await self._sessions.open_anew()
         await self._fence()
 
     async def _fence(self) -> None:

@@ -66,6 +66,7 @@ class TableRecord:
     base: int = 0
     building: str = ""
     building_id: str = ""  # of the table itself, whatever its name
+    begun: str = ""  # the alteration under way, as JSON
 
     def fail(self, error: PenstockError) -> None:
         """To be set aside."""
@@ -82,6 +83,7 @@ class TableRecord:
         self.reason = self.hint = ""
         self.goal = self.seam = self.doubt = Lsn(0)
         self.rows_copied = self.bytes_copied = self.base = 0
+        self.begun = ""
         self.building, self.building_id = f"{self.target}_fresh_{self.oid}" if beside else "", ""
 
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
-from penstock.decode import encode
 from penstock.errors import BadDataError, ValueUnreadableError
+from penstock.pipeline.alteration import perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
-from penstock.pipeline.evolve import changed
 from penstock.pipeline.versions import key_numbers
-from penstock.plan import Shape
 from penstock.postgres import catalog, copy, publication, slot
 from penstock.spill import Spill
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
     from penstock.lsn import Lsn
+    from penstock.pipeline.alteration import Alteration, Ways
     from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.pipeline.evolve import Change
     from penstock.plan import Plan
@@ -66,8 +65,8 @@ class SourceEnd:
             tables = list(catalog.look(connection, oids).values())
             publication.ensure_publication(connection, pipe.publication, tables, owned=not pipe.source.publication)
 
-    def defaults(self, table: Table, columns: Sequence[str]) -> dict[str, str]:
-        """What rows that are older than these columns show for them, as text."""
+    def defaults(self, table: Table, columns: Mapping[int, str]) -> dict[str, str] | None:
+        """What rows that are older than these columns show for them, as text; None when that is not known any more."""
         with self.connector.connect() as connection:
             return catalog.missing_values(connection, table, columns)
 
@@ -153,35 +152,10 @@ class DestinationEnd:
         """The newest stored row of each key."""
         return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
 
-    def alter(self, plan: Plan, change: Change, defaults: Mapping[str, str], *, drop: bool, views: bool) -> None:
-        """Bring the table to the new plan, and its view with it. May be repeated."""
-        self._writer.settle(plan.target)
-        values = self._constants(plan, defaults)
-        alter.alter(
-            self.client,
-            self.database,
-            plan,
-            added=change.added,
-            dropped=change.dropped if drop else (),
-            renamed=change.renamed,
-            retyped=change.retyped,
-            defaults=values,
-        )
-        if views and plan.shape is Shape.CURRENT:
-            ddl.ensure_view(self.client, self.database, plan)
-
-    def _constants(self, plan: Plan, texts: Mapping[str, str]) -> dict[str, str]:
-        found = {}
-        for column in plan.columns:
-            if column.name not in texts:
-                continue
-            value = encode(column.codec, texts[column.name].encode())
-            constant = None if value.null else lookup.constant(self.client, column, texts[column.name], value)
-            if constant is None and not value.null:
-                raise changed(plan.table, f'column "{column.name}" has a default that ClickHouse cannot write')
-            if constant:
-                found[column.name] = constant
-        return found
+    def alter(self, plans: tuple[Plan, Plan], step: Alteration, todo: Change, ways: Ways) -> None:
+        """Bring the table from the first plan to the second, and its view with it. May be repeated."""
+        self._writer.settle(plans[0].target)
+        perform(self.client, self.database, plans, step, todo, ways)
 
     def put_aside(self, old: str, new: str, building: str) -> None:
         """Give a table whose source is gone another name, and drop its view, and what was to replace it. May be repeated."""
@@ -208,14 +182,6 @@ class DestinationEnd:
         """The table ``fresh`` takes the place of the plan's target at once. May be repeated."""
         self._writer.settle(fresh)
         alter.put_in_place(self.client, self.database, plan, fresh=fresh, fresh_id=fresh_id, views=views)
-
-    def move(self, old: str, plan: Plan, *, views: bool) -> bool:
-        """Give a table the plan's target as its name; False where that is taken."""
-        self._writer.settle(old)
-        moved = alter.move(self.client, self.database, old, plan.target)
-        if moved and views and plan.shape is Shape.CURRENT:
-            ddl.ensure_view(self.client, self.database, plan)
-        return moved
 
     def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""

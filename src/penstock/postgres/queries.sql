@@ -38,10 +38,12 @@ where a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum
 
 -- name: missing_values
--- What rows that are older than a column show for it, as text; of a partitioned table as its leaves have it.
-select a.attname, (a.attmissingval::text::text[])[1] as value, a.atthasmissing as kept
-from pg_catalog.pg_attribute a
-where a.attrelid = any (%(oids)s::oid[]) and a.attname = any (%(names)s::text[]) and a.attnum > 0 and not a.attisdropped
+-- What rows that are older than a column of the root show for it, as text; of a partitioned table as its leaves have it.
+select r.attnum as number, a.attrelid, (a.attmissingval::text::text[])[1] as value, a.atthasmissing as kept,
+       pg_catalog.pg_relation_filenode(a.attrelid) as filenode
+from pg_catalog.pg_attribute r
+join pg_catalog.pg_attribute a on a.attname = r.attname and a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0
+where r.attrelid = %(root)s and r.attnum = any (%(numbers)s::int2[]) and not r.attisdropped and not a.attisdropped
 
 -- name: types
 -- A type of the user's that is called as one of the system's gets its schema's name too.
