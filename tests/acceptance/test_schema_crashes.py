@@ -62,5 +62,7 @@ def test_killed(embedded: Case, place: str, statements: tuple[str, ...]) -> None
     embedded.database.execute("delete from t where id = '1000'")
     embedded.once()
     embedded.assert_equal("public.t")
-    left = embedded.query("select name from system.tables where database = 'shop' and name not like '%dropped%' order by 1")
+    left = embedded.query(
+        "select name from system.tables where database = 'shop' and name not like '%dropped%' order by 1"
+    )
     assert left == [["t"], ["t_current"]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import fit
 from penstock.clickhouse.client import quoted
-from penstock.errors import ConfigError, SchemaConflictError
+from penstock.errors import ConfigError, SchemaConflictError, TargetConflictError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def ensure_table(client: Client, database: str, plan: Plan) -> None:
         return
     differences = fit.differences(client, database, plan, key=_sorting_key(plan), row_hash=_row_hash(plan))
     if differences:
-        raise SchemaConflictError(
+        raise TargetConflictError(
             f"{database}.{plan.target} exists and does not fit: {'; '.join(differences)}",
             hint="Mend the table, drop it, or give this one another name: target in [tables.options]. "
             'A column that is String there can stay so: types = { column = "String" }.',
@@ -111,13 +111,18 @@ def _row_hash(plan: Plan) -> str:
     return f"reinterpretAsUInt128(sipHash128(tuple({columns})))"
 
 
+def fits(client: Client, database: str, plan: Plan) -> bool:
+    """Whether there is a table that the plan can use."""
+    return not fit.differences(client, database, plan, key=_sorting_key(plan), row_hash=_row_hash(plan))
+
+
 def ensure_empty(client: Client, database: str, plan: Plan) -> None:
     """A first copy goes into an empty table: rows from elsewhere would win over it, or never leave. Raises SchemaConflictError."""
     if plan.shape is Shape.NULL:
         return
     subject = f"{database}.{plan.target}"
     if client.rows(f"select 1 from {qualified(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
-        raise SchemaConflictError(
+        raise TargetConflictError(
             f"{subject} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
             hint="Drop or truncate that table, or give this one another name: target in [tables.options]. Then: penstock resync.",
         )

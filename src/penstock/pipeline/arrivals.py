@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from penstock.errors import PenstockError, PublicationError, TableError
+from penstock.errors import PenstockError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Iterable
 
     from penstock.config import Pipe
     from penstock.pipeline.changes import Changes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.copy import Copies
     from penstock.pipeline.ends import DestinationEnd, SourceEnd
     from penstock.pipeline.lane import Surroundings
+    from penstock.pipeline.lookout import Sight
     from penstock.pipeline.sessions import Sessions
     from penstock.plan import Plan
     from penstock.table import Table
@@ -92,7 +93,9 @@ class Arrivals:
         self._source = source
         self._stop = stop
         self._enrolment = enrolment
-        self._seen: set[int] = set()  # tables that have a lane, or were told of
+        self._owned = not pipe.source.publication
+        self._told: set[int] = set()  # tables that are not taken in, which was said
+        self._taken: set[int] = set()
         self._say = say
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,30 +121,33 @@ class Arrivals:
 
     # New tables
 
-    def names(self, every: Mapping[int, str], known: Iterable[int]) -> None:
-        """The tables that there are, by oid. Those that match and are new are taken in."""
-        new = {oid for oid, name in every.items() if self._pipe.tables.matches(name)} - self._seen - set(known)
-        self._seen |= new
-        if new and self._pipe.settings.on_new_table == "report":
-            for oid in new:
-                log.warning("table is new", table=every[oid], why='on_new_table is "report", so it is not copied')
-        elif new:
-            self._run(self._take_in(new, set(every)))
+    def names(self, sight: Sight, known: Collection[int]) -> None:
+        """Take in tables that match and are new: into a publication of ours, or when they appear in the user's."""
+        matching = {oid for oid, name in sight.names.items() if self._pipe.tables.matches(name)} - set(known)
+        told = matching - self._told
+        if self._pipe.settings.on_new_table == "report":
+            for oid in told:
+                log.warning("table is new", table=sight.names[oid], why='on_new_table is "report", so it is not copied')
+            self._told |= told
+            return
+        if not self._owned:
+            for oid in told - set(sight.published):
+                why = f"it is not in the publication {self._pipe.publication}"
+                log.warning("table is not published", table=sight.names[oid], why=why)
+            self._told |= told - set(sight.published)
+            matching &= set(sight.published)
+        new = matching - self._taken
+        self._taken |= new
+        if new:
+            self._run(self._take_in(new, set(sight.names)))
 
     async def _take_in(self, oids: set[int], every: set[int]) -> None:
         """Only what can be followed is published: the source would refuse updates of a published table without a key."""
-        owned = not self._pipe.source.publication
-        try:
-            if not owned:
-                await self._try(lambda: self._source.publish(oids, self._pipe))
-        except PublicationError as error:
-            log.warning("new tables are not published", why=error.message, fix=error.hint)
-            return
         made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid, every))]
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
-        if owned and lanes:
+        if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
         await self._arrive(lanes, blind=True)
 

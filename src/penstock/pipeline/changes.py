@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from penstock.lsn import Lsn
     from penstock.pipeline.evolve import Change
     from penstock.pipeline.lane import Lane
+    from penstock.pipeline.lookout import Sight
     from penstock.pipeline.renewal import Decoding, Means
     from penstock.plan import Plan
     from penstock.table import Table
@@ -48,7 +50,7 @@ class Changes:
         self._settling: dict[int, Lsn] = {}  # tables that are to be copied anew, once the stream is there
         self._changed: dict[int, Lsn] = {}  # seen in the catalog before the stream brought it
         self._gone: dict[int, Lsn] = {}
-        self._asked: list[Lane] = []
+        self._asked: list[tuple[Lane, str]] = []
 
     def attach(self, stream: Decoding) -> None:
         """Once, before anything else."""
@@ -168,17 +170,25 @@ class Changes:
 
     def ask(self, lane: Lane) -> None:
         """Somebody asks for a new copy; called from any thread."""
-        self._asked.append(lane)
+        self._asked.append((lane, "somebody asked for it"))
 
-    def news(self, tables: Mapping[int, Table], missing: set[int], goal: Lsn) -> None:
-        """What the catalog says, at a position before ``goal``; and the tables whose changes do not come any more."""
+    def news(self, sight: Sight) -> None:
+        """What the catalog says; the stream comes to it."""
         for oid, lane in self._lanes.items():
             if lane.record.state is State.FAILED or lane.skipping:
                 continue
-            if oid in missing or oid not in tables:
-                self._gone.setdefault(oid, goal)
-            elif definition(tables[oid]) not in (lane.looked, definition(lane.ahead.table)):
-                self._changed[oid] = goal
+            if oid in sight.unpublished or oid not in sight.tables:
+                self._gone.setdefault(oid, sight.position)
+            elif definition(sight.tables[oid]) not in (lane.looked, definition(lane.ahead.table)):
+                self._changed[oid] = sight.position
+
+    async def mend(self) -> None:
+        """Tables that were set aside because of their tables in the destination, and could go on now."""
+        for lane in list(self._lanes.values()):
+            if lane.record.state is State.FAILED and lane.record.heals and not (lane.skipping or lane.stepping):
+                destination = self._means.destination
+                if await self._means.in_thread(lane, partial(destination.is_mended, lane.plan, lane.record)):
+                    self._asked.append((lane, "its table in the destination was mended"))
 
     @property
     def idle(self) -> bool:
@@ -188,7 +198,9 @@ class Changes:
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""
         while self._asked:
-            await self.again(self._asked.pop(), "somebody asked for it")
+            lane, why = self._asked.pop()
+            if not lane.skipping:
+                await self.again(lane, why)
         for lane in self._due(self._gone):
             lane.submit(failing(unpublished(lane.ahead.table), self._stream.position))
         for lane in self._due(self._changed):

@@ -13,6 +13,7 @@ from penstock.errors import BadDataError, ValueUnreadableError
 from penstock.pipeline.alteration import perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
+from penstock.pipeline.enlist import is_mended, require_free
 from penstock.pipeline.versions import key_numbers
 from penstock.postgres import catalog, copy, publication, slot
 from penstock.spill import Spill
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from penstock.config import Pipe
     from penstock.lsn import Lsn
     from penstock.pipeline.alteration import Alteration, Ways
+    from penstock.pipeline.checkpoint import TableRecord
     from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.pipeline.evolve import Change
     from penstock.plan import Plan
@@ -177,6 +179,14 @@ class DestinationEnd:
     def exists(self, name: str) -> bool:
         """Whether there is a table or view of that name."""
         return fit.table_exists(self.client, self.database, name)
+
+    def require_free(self, plan: Plan) -> None:
+        """See that no table of somebody else's has the plan's target as its name. Raises TargetConflictError."""
+        require_free(self.client, self.database, plan)
+
+    def is_mended(self, plan: Plan, record: TableRecord) -> bool:
+        """Whether what the table lacked in the destination is there again."""
+        return is_mended(self.client, self.database, plan, record)
 
     def put_in_place(self, plan: Plan, *, fresh: str, fresh_id: str, views: bool) -> None:
         """The table ``fresh`` takes the place of the plan's target at once. May be repeated."""

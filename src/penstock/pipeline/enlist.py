@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse import alter, ddl, fit
-from penstock.errors import ConfigError, SchemaConflictError, TableError
+from penstock.errors import ConfigError, SchemaConflictError, TableError, TargetConflictError
 from penstock.pipeline.alteration import Alteration, Ways, keep, perform, with_types_of
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.evolve import change, fingerprint
@@ -39,6 +39,7 @@ def first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, T
     try:
         ddl.ensure_table(client, pipe.database, plan)
         ddl.ensure_empty(client, pipe.database, plan)
+        record.ours = True
         _view(pipe, client, plan)
     except TableError as error:
         record.fail(error)
@@ -64,14 +65,31 @@ def enlist(
                 f'{table.full_name} would be "{min(clash)}" in the destination, and another table is',
                 hint="Set a target in the options of one of them.",
             )
-        if fit.table_exists(client, pipe.database, plan.target):
-            ddl.ensure_table(client, pipe.database, plan)
-            ddl.ensure_empty(client, pipe.database, plan)
+        require_free(client, pipe.database, plan)
         record.set_back(beside=plan.shape is not Shape.NULL)
     except TableError as error:
         record.fail(error)
     store.save_table(pipe.name, record)
     return plan, record
+
+
+def require_free(client: Client, database: str, plan: Plan) -> None:
+    """A table that has the name already gives way only if it fits and is empty: it is somebody else's. Raises TargetConflictError."""
+    if fit.table_exists(client, database, plan.target):
+        ddl.ensure_table(client, database, plan)
+        ddl.ensure_empty(client, database, plan)
+
+
+def is_mended(client: Client, database: str, plan: Plan, record: TableRecord) -> bool:
+    """Whether what the destination's table lacked is there again."""
+    plan = replace(plan, target=record.target)
+    if record.ours:
+        return fit.table_exists(client, database, plan.target) and ddl.fits(client, database, plan)
+    try:
+        require_free(client, database, plan)
+    except TableError:
+        return False
+    return True
 
 
 def go_on(
@@ -147,7 +165,7 @@ def _in_its_place(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -
     if record.state is State.WAITING and record.building:
         return plan
     if record.state is not State.WAITING and not fit.table_exists(client, database, plan.target):
-        raise SchemaConflictError(
+        raise TargetConflictError(
             f"{database}.{plan.target} is gone from the destination",
             hint=f"Copy the table again: penstock resync PIPE.toml {plan.table.full_name}",
         )

@@ -247,8 +247,8 @@ class Lane:
         """Set the table aside. Its reason is saved before any position beyond its rows can be."""
         if self.record.state is State.FAILED:
             return
-        self.record.reason, self.record.hint = error.message, error.hint
-        await self.enter(State.FAILED)
+        self.record.fail(error)
+        await self.save()
         log.warning("table set aside", table=self.record.full_name, why=error.message, fix=error.hint)
         self._around.wake.set()
 

@@ -144,10 +144,24 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
     owned = not pipe.source.publication
+    left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
+    _leave_out(pipe, store, connection, left, owned=owned)
     _set_aside_unpublished(pipe, store, connection, tables)
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh, server)
+
+
+def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[TableRecord], *, owned: bool) -> None:
+    """Tables that are excluded now, or can no longer be followed: their changes are not read, so they are copied anew if they come back."""
+    for record in left:
+        if record.state is not State.WAITING or record.begun:
+            record.set_back(beside=pipe.tables.options_for(record.full_name).shape != Shape.NULL.value)
+            store.save_parts(pipe.name, record.oid, [])
+            store.save_table(pipe.name, record)
+            log.info("table left out", table=record.full_name, target=record.target)
+    if owned and left:
+        publication.withdraw(connection, pipe.publication, {record.oid for record in left})
 
 
 def _set_aside_unpublished(

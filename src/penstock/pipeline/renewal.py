@@ -155,6 +155,8 @@ class Renewal:
 
     async def _make_fresh(self, lane: Lane, plan: Plan, since: int) -> None:
         record, destination = lane.record, self._means.destination
+        if not record.ours:
+            await asyncio.to_thread(destination.require_free, replace(plan, target=lane.target))
         record.building_id = await asyncio.to_thread(destination.make_fresh, plan, beside=bool(record.building))
         failpoint.reached("after a fresh table")
         lane.plan = plan
@@ -183,6 +185,7 @@ class Renewal:
             failpoint.reached("after an exchange")
             lane.plan = plan
             record.target, record.building, record.building_id = lane.target, "", ""
+            record.ours = True
         await means.copies.caught_up(lane)
 
 

@@ -29,20 +29,19 @@ from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.lookout import Lookout
+from penstock.pipeline.lookout import Lookout, Sight
 from penstock.pipeline.prepare import Prepared, Waiting, prepare
 from penstock.pipeline.renewal import Means
 from penstock.pipeline.sessions import Sessions
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
     from penstock.lsn import Lsn
     from penstock.pipeline.checkpoint import Store
-    from penstock.table import Table
 
 log = structlog.get_logger()
 
@@ -222,10 +221,12 @@ class Run:
             await self._arrivals.close()
             await self._copies.close()
 
-    def _heard(self, tables: Mapping[int, Table], names: Mapping[int, str], missing: set[int], goal: Lsn) -> None:
-        """What the lookout has seen of the catalog."""
-        self._changes.news(tables, missing, goal)
-        self._arrivals.names(names, self._lanes)
+    async def _heard(self, sight: Sight) -> bool:
+        """What the lookout has seen; whether the stream has still to come to something."""
+        self._changes.news(sight)
+        await self._changes.mend()
+        self._arrivals.names(sight, self._lanes)
+        return not self._changes.idle
 
     def _finished(self) -> bool:
         """Whether ``once`` is done: every table is settled, and what was committed before the start is durable."""

@@ -112,6 +112,30 @@ where p.pubname = %(name)s
 -- name: published
 select relid from pg_catalog.pg_get_publication_tables(%(name)s)
 
+-- name: published_tables
+with recursive up (oid) as (
+    select relid from pg_catalog.pg_get_publication_tables(%(name)s)
+    union
+    select i.inhparent from up join pg_catalog.pg_inherits i on i.inhrelid = up.oid
+    join pg_catalog.pg_class c on c.oid = up.oid and c.relispartition
+)
+select oid from up
+
+-- name: published_of
+-- What stands in the publication itself for these tables.
+with recursive tree (oid) as (
+    select r.oid from unnest(%(oids)s::oid[]) r (oid)
+    union all
+    select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition
+)
+select n.nspname, c.relname
+from tree t
+join pg_catalog.pg_publication_rel r on r.prrelid = t.oid
+join pg_catalog.pg_publication p on p.oid = r.prpubid and p.pubname = %(name)s
+join pg_catalog.pg_class c on c.oid = t.oid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+
 -- name: blockers
 -- Whoever runs a transaction that is not younger than the given one; their age is known for roles we may see only.
 select format('PID %%s (%%s, database %%s, %%s%%s)', a.pid, a.usename, a.datname,
