@@ -157,9 +157,9 @@ class Arrivals:
 
     # Copying
 
-    def begin(self, lane: Lane) -> None:
-        """Copy a table whose changes are in the stream from now on: when every transaction that runs now has ended."""
-        self._run(self._begin([lane]), lane)
+    def begin(self, lane: Lane, blind: bool) -> None:
+        """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
+        self._run(self._arrive([lane], blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
@@ -178,6 +178,8 @@ class Arrivals:
         await self._fence()
         if blind:
             await self._reopen_behind()
+            for lane in lanes:
+                self._changes.rebase(lane)
         skipped = [lane for lane in lanes if lane.record.state is State.WAITING and lane.skipping]
         if skipped:
             goal = await self._try(self._source.goal)

@@ -60,6 +60,9 @@ class Changing(Protocol):
     async def announced(self, lane: Lane, relation: Relation, place: tuple[int, int]) -> bool:
         """Bring the lane to the version that the relation's rows have; whether they are to be decoded. Raises TableError."""
 
+    async def again(self, lane: Lane, why: str) -> None:
+        """Copy the table again."""
+
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to; called when no item is left."""
 
@@ -214,12 +217,13 @@ class Cdc:
     async def _truncate(self, item: Truncate) -> None:
         if self._settings.on_truncate == "ignore":
             return
-        for oid in item.oids:
-            lane = self._lane_of(oid)
-            if lane is None or lane.record.state is State.FAILED or lane.skipping or item.version < lane.since:
+        _version, xid = self._decoder.place
+        for lane in {lane.record.oid: lane for oid in item.oids if (lane := self._lane_of(oid))}.values():
+            if lane.record.state is State.FAILED or lane.skipping or item.version < lane.since:
                 continue
-            if oid != lane.ahead.table.oid:
-                await self._set_aside(lane, _leaf_truncated(lane))
+            lane.truncated_by |= {str(xid)}
+            if not _is_whole(lane, set(item.oids)):
+                await self._changes.again(lane, "a partition was truncated")
                 continue
             self.take(lane)
             await lane.drained()
@@ -306,8 +310,7 @@ def relations_of(lane: Lane) -> tuple[int, ...]:
     return (table.oid, *(leaf.oid for leaf in table.leaves))
 
 
-def _leaf_truncated(lane: Lane) -> TableError:
-    return SchemaConflictError(
-        f"a partition of {lane.plan.table.full_name} was truncated, and PostgreSQL 12 does not say which rows that removed",
-        hint=f"Copy it again: penstock resync PIPE.toml {lane.plan.table.full_name}",
-    )
+def _is_whole(lane: Lane, oids: set[int]) -> bool:
+    """Whether a TRUNCATE of these relations empties the table: its root is named, or every partition."""
+    table = lane.ahead.table
+    return table.oid in oids or (bool(table.leaves) and oids >= {leaf.oid for leaf in table.leaves})

@@ -46,6 +46,7 @@ class Changes:
         self._means = means
         self._renewal = Renewal(means)
         self._lanes = lanes
+        self._owned = not means.pipe.source.publication
         self._stream: Decoding
         self._settling: dict[int, Lsn] = {}  # tables that are to be copied anew, once the stream is there
         self._changed: dict[int, Lsn] = {}  # seen in the catalog before the stream brought it
@@ -86,7 +87,8 @@ class Changes:
         if definition(new) == definition(old.table) and target == old.target:
             return True
         plan = replace(with_types_of(old, plan), table=new, target=target)
-        todo = change(old, plan)
+        keep_lost = self._means.pipe.settings.on_truncate == "ignore"
+        todo = change(old, plan, truncated_by=lane.truncated_by, ignore_lost=keep_lost)
         if todo.refused and self._means.pipe.settings.on_type_change == "fail":
             raise refused(new, todo.refused)
         if todo.again or todo.refused:
@@ -97,7 +99,7 @@ class Changes:
             await self.again(lane, "it was rewritten after a column was added, and what older rows show for it is gone")
             return False
         self._stream.take(lane)
-        lane.ahead, lane.since, lane.announced = plan, version, True
+        lane.ahead, lane.since, lane.announced, lane.truncated_by = plan, version, True, frozenset()
         self._stream.rebind(lane)
         step = Alteration(new, version, plan.target, lane.target, texts)
         lane.submit(Step(lambda: self._alter(lane, plan, step, todo), self._stream.position))
@@ -143,19 +145,34 @@ class Changes:
             failpoint.reached("before an alteration")
             await asyncio.to_thread(self._means.destination.alter, (old, plan), step, todo, self._means.ways)
             failpoint.reached("after an alteration")
-        copy_again = todo.reread and record.state is not State.FAILED
+        copy_again = bool(todo.reread or todo.attached) and record.state is not State.FAILED
         if copy_again:
-            await copies.forget(lane)
-            lane.finishing = False
+            await self._plan_again(lane, plan, todo)
         lane.plan = plan
         keep(record, plan, step, copy_again=copy_again)
         await lane.save()
-        if todo.touches or todo.reread:
+        if todo.touches or copy_again:
             log.info("table altered", table=plan.table.full_name, reads_rows_again=copy_again, **_words(todo))
         if copy_again:
-            self._means.begin(lane)
+            self._means.begin(lane, bool(todo.attached))
         elif held:
             copies.start(lane)
+
+    async def _plan_again(self, lane: Lane, plan: Plan, todo: Change) -> None:
+        """Of a table that is copied only new partitions are read, of any other every row."""
+        copies, lane.finishing = self._means.copies, False
+        copied = lane.record.state is State.STREAMING
+        if todo.attached:
+            await asyncio.to_thread(self._means.source.publish, {plan.table.oid}, self._means.pipe)
+        if todo.attached and copied and not todo.reread:
+            await copies.plan(lane, plan, todo.attached)
+        else:
+            await copies.forget(lane)
+
+    def rebase(self, lane: Lane) -> None:
+        """The stream has the changes of every partition only from here on: rows that are copied now are at least as new."""
+        if lane.record.base:
+            lane.record.base = version_of(self._means.epoch, self._stream.position, 0)
 
     async def again(self, lane: Lane, why: str) -> None:
         """Copy the table into a new one beside the old one, which is read meanwhile."""
@@ -177,9 +194,11 @@ class Changes:
         for oid, lane in self._lanes.items():
             if lane.record.state is State.FAILED or lane.skipping:
                 continue
-            if oid in sight.unpublished or oid not in sight.tables:
+            known, now = (lane.looked, definition(lane.ahead.table)), sight.tables.get(oid)
+            is_other = now is not None and definition(now) not in known
+            if now is None or (oid in sight.unpublished and not (is_other and now.partitioned and self._owned)):
                 self._gone.setdefault(oid, sight.position)
-            elif definition(sight.tables[oid]) not in (lane.looked, definition(lane.ahead.table)):
+            elif is_other:
                 self._changed[oid] = sight.position
 
     async def mend(self) -> None:

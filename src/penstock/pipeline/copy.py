@@ -25,7 +25,7 @@ from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
     from contextlib import AbstractContextManager
 
     from penstock.batch import Batch
@@ -58,8 +58,8 @@ class Source(Protocol):
     def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
         """Return when every transaction that runs now has ended."""
 
-    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
-        """The table's parts, as text that ``read_part`` understands."""
+    def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
+        """The table's parts, or ``only`` those of these partitions, as text that ``read_part`` understands."""
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
@@ -137,6 +137,13 @@ class Copies:
     async def forget(self, lane: Lane) -> None:
         """The table is to be copied from its beginning."""
         await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
+
+    async def plan(self, lane: Lane, plan: Plan, only: Collection[int]) -> None:
+        """Of these partitions only. Called in the lane's own step, which is repeated when it fails."""
+        rows = self._settings.copy_part_rows
+        bodies = await self._in_thread(self._source.plan_parts, plan, rows, only)
+        parts = [PartRecord(index, body) for index, body in enumerate(bodies)]
+        await self._in_thread(self._store.save_parts, self._pipe_name, plan.table.oid, parts)
 
     async def _one(self, lane: Lane) -> None:
         """Copy one table; what concerns it alone sets it aside."""

@@ -20,7 +20,7 @@ from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -62,10 +62,12 @@ class SourceEnd:
             return catalog.look(connection, {oid}).get(oid)
 
     def publish(self, oids: set[int], pipe: Pipe) -> None:
-        """See that the pipe's publication has these tables. Raises PublicationError where it is not ours."""
+        """See that the pipe's publication has these tables, if it is ours."""
+        if pipe.source.publication:
+            return
         with self.connector.connect() as connection:
             tables = list(catalog.look(connection, oids).values())
-            publication.ensure_publication(connection, pipe.publication, tables, owned=not pipe.source.publication)
+            publication.ensure_publication(connection, pipe.publication, tables, owned=True)
 
     def defaults(self, table: Table, columns: Mapping[int, str]) -> dict[str, str] | None:
         """What rows that are older than these columns show for them, as text; None when that is not known any more."""
@@ -84,12 +86,12 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return slot.end_former_session(connection, slot_name, former)
 
-    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
-        """The table's parts, each as JSON."""
+    def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
+        """The table's parts, each as JSON; ``only`` those of these partitions."""
         with self.connector.connect(copying=True) as connection:
             rows = min(part_rows, _rows_in(PART_BYTES, plan.table))
             parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=rows)
-        return [part.to_json() for part in parts]
+        return [part.to_json() for part in parts if not only or part.relation in only]
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""

@@ -82,6 +82,7 @@ class Lane:
         self.target = record.target
         self.horizon = 0  # the catalog that ``ahead`` was made from is of then
         self.skipping = False  # until the table is copied anew
+        self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
         self.misnamed = False  # its new name is not free yet
         self.finishing = False  # its copy is at its end
         self.error: PenstockError | None = None  # what the whole pipe must stop for

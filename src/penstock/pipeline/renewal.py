@@ -64,7 +64,9 @@ class Means:
     server: Capabilities
     epoch: int
     stop: retry.Stop
-    begin: Callable[[Lane], None]  # behind a fence, copy the table
+    begin: Callable[
+        [Lane, bool], None
+    ]  # behind a fence, copy the table; True: the stream may not know of all of it yet
 
     @property
     def ways(self) -> Ways:
@@ -163,7 +165,7 @@ class Renewal:
         note(record, plan, lane.target)
         record.since, record.announced, record.begun = since, False, ""
         await lane.save()
-        self._means.begin(lane)
+        self._means.begin(lane, False)
 
     def end(self, lane: Lane) -> None:
         """The stream has passed the end of the table's copy."""

@@ -163,7 +163,7 @@ class _Catalog:
 
     def _leaf(self, row: Any) -> Leaf:
         identity = ReplicaIdentity(row.relreplident)
-        return Leaf(row.oid, row.nspname, row.relname, identity, self._names(row.oid))
+        return Leaf(row.oid, row.nspname, row.relname, identity, self._names(row.oid), row.stamp)
 
     def _key(self, row: Any) -> tuple[str, ...]:
         """The columns of USING INDEX, else of the primary key, if its index is immediate (postgres.md 21)."""

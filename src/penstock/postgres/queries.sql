@@ -19,7 +19,8 @@ with recursive tree (root, oid) as (
     union all
     select t.root, i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
 )
-select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode
+select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode,
+       c.xmin::text as stamp
 from tree t
 join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
