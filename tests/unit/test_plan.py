@@ -73,6 +73,9 @@ def test_keyless_tables() -> None:
     plan = plan_of(COLUMNS, (), full=True)
     assert plan.keyless
     assert (plan.key, plan.identity) == ((), ())
+    assert plan.event_log
+    assert not plan_of(COLUMNS, (), full=True, options={"shape": "null"}).event_log
+    assert not plan_of(COLUMNS).event_log
     assert plan_of(COLUMNS, (), options={"shape": "history"}).keyless
     with pytest.raises(KeyMissingError) as caught:
         plan_of(COLUMNS, ())
@@ -97,6 +100,7 @@ def test_settings_that_do_not_fit(columns: str, key: tuple[str, ...], options: d
     assert caught.value.hint
 
 
-def test_order_by_needs_a_key() -> None:
-    with pytest.raises(ConfigError, match="order_by needs a table with a key"):
-        plan_of(COLUMNS, (), full=True, options={"order_by": ["id"]})
+def test_order_by_of_a_keyless_table() -> None:
+    plan = plan_of(COLUMNS, (), full=True, options={"order_by": ["note"]})
+    assert plan.keyless
+    assert [plan.columns[index].name for index in plan.key] == ["note"]

@@ -9,6 +9,9 @@ completed: by then the row may have moved to another key, and a different row ma
 itself, as the move follows in the stream, if only the move does not take the stored value for its own. So a stored value of
 time R completes only changes that were committed after R: whatever happened to the row until R has then been written,
 completed at a still later time, and the last of these found the row in its place. ``Doubt`` keeps the times.
+
+Where copy and stream meet exactly (``Plan.at_seam``) there is no such thing: the newest row stored below a change is what it
+changed. While that row is not copied yet, the change waits (NotCopiedError).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 Identity = tuple[bytes, ...]
 FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
 MOST_KEYS = 100_000
+NOWHERE_YET = 1 << 62  # beyond every position
 
 
 class Stored(Protocol):
@@ -71,14 +75,21 @@ class Reread(Protocol):
         """
 
 
+class NotCopiedError(Exception):
+    """A row that a change has to be completed from may not have been copied yet: the change is to be read again after the copy."""
+
+
 class Doubt:
-    """Until which position stored values of a table are not to be trusted.
+    """Until which position stored values of a table are not to be trusted; where copy and stream meet exactly, all are.
 
     ``copied_until`` says it of copied rows. Of values that were read again it is kept by key, and, for the next
     process, as one position: ``keep`` makes that durable before such a value is written.
     """
 
-    def __init__(self, kept: int, copied_until: Callable[[], int], keep: Callable[[int], None]) -> None:
+    def __init__(
+        self, kept: int, copied_until: Callable[[], int], keep: Callable[[int], None], *, exact: bool = False
+    ) -> None:
+        self._exact = exact
         self._before = self._latest = kept
         self._copied_until = copied_until
         self._keep = keep
@@ -86,9 +97,15 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
+        if self._exact:
+            return 0
         if row.version < FIRST_STREAMED:
             return self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
+
+    def must_wait(self) -> bool:
+        """Whether what is not stored may still be copied, and is to be waited for."""
+        return self._exact and self._copied_until() == NOWHERE_YET
 
     def add(self, identities: Sequence[Identity], until: int, committed: int) -> None:
         """Values of these keys were read again at ``until``. What ended before ``committed`` is forgotten."""
@@ -101,12 +118,14 @@ class Doubt:
 
 
 def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str]) -> None:
-    """Fill every hole of ``batch``. Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``.
+    """Fill every hole of ``batch``.
 
+    Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``, NotCopiedError where it is too early. ``batch`` and
     ``counters`` are touched when all is done: an attempt that fails is made again.
     """
     plan = batch.plan
     columns = sorted({column for hole in batch.holes for column in hole.columns})
+    copying = doubt.must_wait()  # asked before looking: what is copied meanwhile may or may not be found
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
         below = min(hole.version for hole in batch.holes) if plan.shape is Shape.HISTORY else None
@@ -123,6 +142,8 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
         counted["unchanged values from the destination"] += len(hole.columns)
         fills.update(((hole.row, column), values[column]) for column in hole.columns)
     if left:
+        if copying:
+            raise NotCopiedError("a row that a change left out values of is not copied yet")
         read, gone = _from_source(plan, left, columns, reread, doubt)
         counted.update(_unfit_in(plan, read))
         counted["unchanged values from the source"] += len(read)

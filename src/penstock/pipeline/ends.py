@@ -73,9 +73,11 @@ class SourceEnd:
         except ValueUnreadableError as error:  # it stops its table only
             raise BadDataError(error.message, hint=error.hint) from None
 
-    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+    def snapshot(
+        self, report: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> AbstractContextManager[tuple[str, Lsn]]:
         """An exported snapshot, and the position of the stream at which it was taken."""
-        return slot.exported_snapshot(self.connector)
+        return slot.exported_snapshot(self.connector, report=report, stopped=stopped)
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]

@@ -11,6 +11,7 @@ typedef struct {
     layout *shape;
     int32_t *place; /* the tuple's column for each of the plan's, -1 for none */
     int old_is_full;
+    uint64_t since; /* epoch and commit LSN: what is below came with the copy */
 } relation;
 
 enum change_status {
@@ -133,12 +134,12 @@ static inline int old_is_whole(const relation *r, int marked_full) {
     return r->shape->keyless || (marked_full && r->old_is_full);
 }
 
-/* Which of the compared columns differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
+/* Which columns of the key differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
 static int compare_old(block *b, const relation *r, const field *old, int whole, refusal *why) {
     size_t i;
     int differs = 0;
-    for (i = 0; i < b->shape->compared_count; i++) {
-        uint32_t index = b->shape->compared[i];
+    for (i = 0; i < b->shape->key_count; i++) {
+        uint32_t index = b->shape->key[i];
         if (!whole && !b->shape->columns[index].in_identity) {
             continue;
         }
@@ -171,7 +172,7 @@ static outcome update_with_old(block *b, const relation *r, field *tuple, const 
     if (why.status != OK) {
         return refused(why);
     }
-    differs = compare_old(b, r, old, whole, &why);
+    differs = b->shape->keyless ? 1 : compare_old(b, r, old, whole, &why); /* without a key: always both rows */
     if (why.status != OK || differs) { /* the tombstone comes first */
         block_take_back(b, count);
         b->holes.len = first;
