@@ -286,7 +286,7 @@ class Faker:
         columns = ", ".join(f"{names[place]} {chosen[place]}{'!' if self.chance(0.3) else ''}" for place in places)
         key = names[:key_width]
         options: dict[str, Any] = {"shape": rng.choice(shapes)}
-        if full and self.chance(0.3):
+        if (full or key) and self.chance(0.3):
             options["order_by"] = [rng.choice(names)]
         plan = plan_of(
             columns,

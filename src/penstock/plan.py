@@ -90,7 +90,14 @@ class Plan:
     @property
     def at_seam(self) -> bool:
         """Whether copy and stream must meet exactly: a streamed row cannot take the place of a copied one."""
-        return self.event_log
+        return self.event_log or bool(self.moving)
+
+    @property
+    def moving(self) -> tuple[int, ...]:
+        """Columns of the sorting key whose old value no DELETE or UPDATE tells: it is looked up in the destination."""
+        if self.shape is not Shape.CURRENT or self.keyless or self.table.old_is_full:
+            return ()
+        return tuple(index for index in self.key if index not in self.identity)
 
     @property
     def wire_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -205,12 +212,6 @@ def _key_names(table: Table, options: TableOptions, shape: Shape) -> tuple[str, 
         )
     if not table.key:
         return options.order_by  # every column is known of every event
-    missing = [name for name in options.order_by if name not in table.identity and not table.old_is_full]
-    if missing and shape is Shape.CURRENT:
-        raise ConfigError(
-            f"{table.full_name}: order_by names {', '.join(missing)}, which PostgreSQL does not send with a DELETE",
-            hint=f"Run: {identity_statement(table)} Or leave the column out of order_by.",
-        )
     return (*options.order_by, *(name for name in table.key if name not in options.order_by))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,19 @@ from tests.faker import OID, Faker, Workload
 from tests.native_block import rows_of
 from tests.plans import TABLE_OID
 
-from penstock.batch import Batch, Relation, Value, varint
+from penstock.batch import Batch, Hole, Relation, Value, varint
+from penstock.clickhouse.lookup import Stored
 from penstock.decode import reference
+from penstock.pipeline import places
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from tests.faker import Row, Schema
+
+    from penstock.pipeline.complete import Identity
+    from penstock.plan import Plan
 
 KEYS = ("int4", "int8", "text", "uuid", "numeric(12,3)", "date", "bytea")
 TYPES = (*KEYS, *(["text"] * 8), "bytea", "numeric", "bool", "timestamptz", "time", "jsonb")
@@ -67,7 +74,9 @@ class Destination:
         self.names = [column.name for column in schema.plan.columns]
         keyed = [self.names[index] for index in schema.plan.key]
         self.key = [*keyed, "_version", "_is_deleted"] if schema.plan.event_log else keyed
-        self.newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.replaying = False
+        self.source: list[Row] = []
+        self.newest_rows: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def meant(self, row: Row) -> tuple[Any, ...]:
         """NULL stands as the type's zero where the column cannot hold it."""
@@ -78,34 +87,69 @@ class Destination:
         )
 
     def insert(self, batch: Batch) -> None:
-        self.complete(batch)
-        for row in rows_of(batch):
+        if any(hole.columns for hole in batch.holes):
+            self.complete(batch)
+        if batch.holes:
+            places.settle(batch, self)
+        moving = [batch.values(index) for index in self.schema.plan.moving]
+        for number, row in enumerate(rows_of(batch)):
+            row["moving"] = {
+                index: values[number] for index, values in zip(self.schema.plan.moving, moving, strict=True)
+            }
             key = tuple(row[name] for name in self.key)
-            if key not in self.newest or self.newest[key]["_version"] <= row["_version"]:
-                self.newest[key] = row
+            if key not in self.newest_rows or self.newest_rows[key]["_version"] <= row["_version"]:
+                self.newest_rows[key] = row
+
+    def newest(
+        self, plan: Plan, identities: Sequence[Identity], _columns: Sequence[int], below: int | None
+    ) -> dict[Identity, Stored]:
+        """As the lookup finds them, when everything is merged already."""
+        found: dict[Identity, Stored] = {}
+        for identity in identities:
+            rows = [row for row in self.of(identity) if below is None or row["_version"] < below]
+            if rows:
+                row = max(rows, key=lambda each: (each["_version"], not each["_is_deleted"]))
+                found[identity] = Stored(row["_version"], bool(row["_is_deleted"]), row["moving"])
+        return found
+
+    def of(self, identity: Identity) -> list[dict[str, Any]]:
+        wanted, places = self.meant_identity(identity), self.schema.plan.identity
+        rows = self.newest_rows.values()
+        return [row for row in rows if tuple(row[self.names[index]] for index in places) == wanted]
+
+    def meant_identity(self, identity: Identity) -> tuple[Any, ...]:
+        texts = zip(self.schema.plan.identity, identity, strict=True)
+        return tuple(meant(self.schema.types[index], text.decode()) for index, text in texts)
 
     def complete(self, batch: Batch) -> None:
         fills: dict[tuple[int, int], Value] = {}
         for hole in batch.holes:
+            known = self.known(hole) if hole.after < 0 else None
             for column in hole.columns:
-                if hole.after >= 0:
+                if hole.after >= 0 and (hole.after, column) in fills:
                     fills[hole.row, column] = fills[hole.after, column]
-                    continue
-                stored = self.stored(hole.old_identity)
-                fills[hole.row, column] = self.encoded(column, stored[self.names[column]])
+                elif row := known or self.read_again(hole):
+                    fills[hole.row, column] = self.encoded(column, row[self.names[column]])
+        gone = [hole.row for hole in batch.holes if hole.columns and (hole.row, hole.columns[0]) not in fills]
+        assert self.replaying or not gone
+        batch.mark_deleted(gone)
         batch.complete(fills)
 
-    def stored(self, identity: tuple[bytes, ...]) -> dict[str, Any]:
-        plan = self.schema.plan
-        wanted = tuple(
-            meant(self.schema.types[index], text.decode()) for index, text in zip(plan.identity, identity, strict=True)
-        )
-        [row] = [
-            row
-            for row in self.newest.values()
-            if not row["_is_deleted"] and tuple(row[self.names[index]] for index in plan.identity) == wanted
-        ]
-        return row
+    def known(self, hole: Hole) -> dict[str, Any] | None:
+        """The row's own or a newer one, in a replay; else what it was."""
+        for identity, newer in ((hole.identity, True), (hole.old_identity, False)):
+            row = max(self.of(identity), key=lambda each: (each["_version"], not each["_is_deleted"]), default=None)
+            if row and not row["_is_deleted"] and (row["_version"] >= hole.version) == newer:
+                return row
+        return None
+
+    def read_again(self, hole: Hole) -> dict[str, Any] | None:
+        """What the source holds by now; only in a replay can it be needed."""
+        assert self.replaying
+        wanted = self.meant_identity(hole.identity)
+        rows = [dict(zip(self.names, self.meant(row), strict=True)) for row in self.source]
+        found = [row for row in rows if tuple(row[self.names[index]] for index in self.schema.plan.identity) == wanted]
+        return found[0] if found else None
 
     def encoded(self, column: int, value: Any) -> Value:
         codec = self.schema.plan.columns[column].codec
@@ -117,7 +161,7 @@ class Destination:
 
     def rows(self) -> Counter[tuple[Any, ...]]:
         held: Counter[tuple[Any, ...]] = Counter()
-        for row in self.newest.values():
+        for row in self.newest_rows.values():
             if self.schema.plan.event_log or not row["_is_deleted"]:
                 held[tuple(row[name] for name in self.names)] += -1 if row["_is_deleted"] else 1
         assert min(held.values(), default=0) >= 0
@@ -137,6 +181,11 @@ def zero_of(type_: str) -> Any:
     return meant(type_, texts.get(type_.partition("(")[0], "0"))
 
 
+def again(batch: Batch) -> Batch:
+    """The batch as the decoder made it: inserting completes it."""
+    return replace(batch, columns=[replace(column) for column in batch.columns])
+
+
 @given(seed=st.integers(0, 2**64 - 1), changes=st.integers(1, 80))
 def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, changes: int) -> None:
     faker = Faker(seed, tame=True)
@@ -144,6 +193,7 @@ def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, 
     destination = Destination(schema)
     identity = schema.plan.identity
     workload = Workload(faker, schema, key_of=lambda row: [destination.meant(row)[index] for index in identity])
+    destination.source = workload.rows
     workload.start(3)
     copy = reference.CopyDecoder(schema.plan, 1000, 1 << 20, 1)
     for row in workload.rows:
@@ -158,17 +208,23 @@ def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, 
     stream.receive(schema.relation)
     assert isinstance(stream.next_item(), Relation)
     stream.bind(OID, schema.plan, tuple(range(len(schema.types))), schema.full)
+    said: list[Batch] = []
     for number in range(changes):
         opening = frame.begin(0x100 + number) if number % 3 == 0 else b""
         closing = frame.commit(0x100 + number, 0x200 + number) if number % 3 == 2 else b""
         stream.receive(opening + workload.change() + closing)
         while (item := stream.next_item()) is not None:
             assert isinstance(item, Batch)
-            destination.insert(item)
-            if faker.chance(0.3):
-                destination.insert(item)  # a replay
+            said.append(item)
+            destination.insert(again(item))
         if faker.chance(0.1) and (batch := stream.take(TABLE_OID)):
-            destination.insert(batch)
+            said.append(batch)
+            destination.insert(again(batch))
+        if faker.chance(0.05):  # a replay from somewhere
+            destination.replaying = True
+            for batch in said[faker.rng.randint(0, len(said)) :]:
+                destination.insert(again(batch))
+            destination.replaying = False
     if batch := stream.take(TABLE_OID):
         destination.insert(batch)
     assert destination.rows() == Counter(destination.meant(row) for row in workload.rows)

@@ -89,7 +89,6 @@ def test_keyless_tables() -> None:
         (COLUMNS, ("id",), {"order_by": ["nope"]}, 'order_by names column "nope"'),
         (COLUMNS, ("id",), {"types": {"nope": "String"}}, 'types names column "nope"'),
         (COLUMNS, ("id",), {"exclude_columns": ["id"]}, "belongs to the key"),
-        (COLUMNS, ("id",), {"order_by": ["note"]}, "does not send with a DELETE"),
         ("id int4, _version int4", ("id",), {}, 'column "_version"'),
     ],
 )
@@ -98,6 +97,14 @@ def test_settings_that_do_not_fit(columns: str, key: tuple[str, ...], options: d
         plan_of(columns, key, options=options)
     assert "public.t" in caught.value.message
     assert caught.value.hint
+
+
+def test_order_by_beyond_what_an_old_row_tells() -> None:
+    plan = plan_of(COLUMNS, options={"order_by": ["note"]})
+    assert [plan.columns[index].name for index in plan.moving] == ["note"]
+    assert plan.at_seam
+    assert not plan_of(COLUMNS, full=True, options={"order_by": ["note"]}).at_seam
+    assert not plan_of(COLUMNS, options={"order_by": ["note"], "shape": "history"}).moving
 
 
 def test_order_by_of_a_keyless_table() -> None:

@@ -58,6 +58,8 @@ def newest(
 ) -> dict[tuple[bytes, ...], Stored]:
     """The newest stored row of each key, tombstones too; with ``below``, the newest of a smaller version.
 
+    Where one change left a tombstone at the row's old place and the row at its new one, that is the row.
+
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
     found: dict[tuple[bytes, ...], Stored] = {}
@@ -112,9 +114,10 @@ def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[in
         f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
     )
+    newness = f"tuple({version}, 1 - {deleted})" if plan.moving else version
     bound = f" and {version} < {{below:UInt128}}" if bounded else ""
     newest_rows = f"""\
-select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {version}) as newest
+select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {newness}) as newest
 from {quoted(database)}.{quoted(plan.target)} as {t}
 where ({names}) in (select {values} from wanted){bound}
 group by {names}"""  # noqa: S608 -- identifiers are quoted, values bound

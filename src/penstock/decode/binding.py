@@ -147,11 +147,14 @@ class Binding:
         if not (changed or self.plan.keyless):
             return [self._named(row, texts, texts, xid=xid)]
         before = was if changed.intersection(self.plan.identity) else texts
-        return [self.encoding.tombstone(was, known), self._named(row, texts, before, xid=xid)]
+        return [self._tombstone(was, known, xid=xid), self._named(row, texts, before, xid=xid)]
 
-    def delete(self, old: Tuple, *, marked_full: bool) -> list[Row]:
+    def delete(self, old: Tuple, *, marked_full: bool, xid: int) -> list[Row]:
         """The tombstone of a DELETE."""
-        return [self.encoding.tombstone(self._texts(old), self._known(marked_full=marked_full))]
+        return [self._tombstone(self._texts(old), self._known(marked_full=marked_full), xid=xid)]
+
+    def _tombstone(self, was: list[Field], known: Sequence[int], *, xid: int) -> Row:
+        return self._named(self.encoding.tombstone(was, known), was, was, xid=xid)
 
     def _texts(self, fields: Tuple) -> list[Field]:
         """The tuple's fields in the order of the plan's columns; a column the tuple lacks is NULL."""
@@ -168,8 +171,8 @@ class Binding:
         return range(len(self.plan.columns)) if self._whole(marked_full=marked_full) else self.plan.identity
 
     def _named(self, row: Row, texts: list[Field], before: list[Field], *, xid: int) -> Row:
-        """A row with holes gets the names by which it is found again."""
-        if UNCHANGED in row.cells:
+        """A row with holes gets the names by which it is found again; every row where its old place is looked up."""
+        if self.plan.moving or UNCHANGED in row.cells:
             row.names = Names(self._identity(texts), self._identity(before), xid)
         return row
 

@@ -199,7 +199,7 @@ def _rows(binding: Binding, change: Insert | Update | Delete, xid: int) -> list[
         case Update():
             return binding.update(change.new, change.old, marked_full=change.marked_full, xid=xid)
         case Delete():
-            return binding.delete(change.old, marked_full=change.marked_full)
+            return binding.delete(change.old, marked_full=change.marked_full, xid=xid)
 
 
 def _misplaced(problem: str) -> FrameError:

@@ -124,17 +124,18 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
     ``counters`` are touched when all is done: an attempt that fails is made again.
     """
     plan = batch.plan
-    columns = sorted({column for hole in batch.holes for column in hole.columns})
+    holes = [hole for hole in batch.holes if hole.columns]
+    columns = sorted({column for hole in holes for column in hole.columns})
     copying = doubt.must_wait()  # asked before looking: what is copied meanwhile may or may not be found
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
-        below = min(hole.version for hole in batch.holes) if plan.shape is Shape.HISTORY else None
-        wanted = dict.fromkeys(each for hole in batch.holes for each in (hole.identity, hole.old_identity))
+        below = min(hole.version for hole in holes) if plan.shape is Shape.HISTORY else None
+        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity))
         stored = lookup.newest(plan, list(wanted), columns, below)
     fills: dict[tuple[int, int], Value] = {}
     left: list[Hole] = []
     counted: Counter[str] = Counter()
-    for hole in batch.holes:
+    for hole in holes:
         values = _from_chain(hole, fills) if hole.after >= 0 else _from_stored(hole, stored, doubt)
         if values is None:
             left.append(hole)

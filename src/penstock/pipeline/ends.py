@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import ddl, lookup
 from penstock.clickhouse.writer import Writer
 from penstock.errors import BadDataError, ValueUnreadableError
+from penstock.pipeline import places
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
 from penstock.postgres import copy, slot
@@ -109,8 +110,10 @@ class DestinationEnd:
 
     def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
-        if batch.holes:
+        if any(hole.columns for hole in batch.holes):
             complete(batch, self, self._source, doubt, counters)
+        if batch.holes:  # by now they only name the rows
+            places.settle(batch, self)
         self._writer.insert(batch)
 
     def newest(

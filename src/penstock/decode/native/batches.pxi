@@ -19,6 +19,7 @@ cdef class _Layout:
         self.shape.keyless = plan.keyless
         self.shape.history = plan.shape is Shape.HISTORY
         self.shape.event_log = plan.event_log
+        self.shape.named = bool(plan.moving)
         self.shape.fail_on_unfit = plan.fail_on_unfit
         for index, each in enumerate(plan.columns):
             _set_column(&self.shape.columns[index], each.codec)
@@ -187,7 +188,7 @@ cdef tuple _holes(block *b):
             if not holes[j].filled:
                 columns.append(holes[j].column)
                 offsets.append(holes[j].offset)
-        if columns:
+        if columns or b.shape.named:
             if columns != list(shared):
                 shared = tuple(columns)
             found.append(_hole(b, &rows[i], shared, tuple(offsets)))

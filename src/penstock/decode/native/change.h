@@ -61,7 +61,7 @@ static outcome keep_name(block *b, const field *tuple, const int32_t *place, siz
     return done;
 }
 
-/* The row appended last has holes from `first` on. `before` is the tuple with its identity before the change. */
+/* The row appended last has holes from `first` on, or none and is named all the same. `before` is the tuple with its identity before the change. */
 static outcome name_holes(block *b, size_t first, const field *tuple, const field *before, const int32_t *place, const stamp *s) {
     hole_row row = {b->rows, first / sizeof(hole), (b->holes.len - first) / sizeof(hole), 0, 0, -1, s->xid};
     outcome out;
@@ -88,7 +88,7 @@ static inline outcome append_row(block *b, const field *tuple, const field *befo
     if (__builtin_expect(why.status != OK, 0)) {
         return refused(why);
     }
-    if (__builtin_expect(b->holes.len != first, 0)) {
+    if (__builtin_expect(b->holes.len != first || b->shape->named, 0)) {
         outcome out = name_holes(b, first, tuple, before, place, s);
         if (out.status != CHANGE_DONE) {
             block_take_back(b, b->shape->count);
@@ -123,6 +123,13 @@ static outcome append_tombstone(block *b, const relation *r, const field *old, i
     refusal why = block_append_tombstone(b, old, r->place, whole, &text_bytes);
     if (why.status != OK) {
         return refused(whole ? why : first_refused(b, old, r->place, why));
+    }
+    if (b->shape->named) {
+        outcome out = name_holes(b, b->holes.len, old, old, r->place, s);
+        if (out.status != CHANGE_DONE) {
+            block_take_back(b, b->shape->count);
+            return out;
+        }
     }
     deleted.is_deleted = 1;
     deleted.operation = OPERATION_DELETE;
@@ -185,7 +192,7 @@ static outcome update_with_old(block *b, const relation *r, field *tuple, const 
         if (out.status == CHANGE_DONE) {
             out = append_row(b, tuple, differs & 2 ? old : tuple, r->place, s);
         }
-    } else if (b->holes.len != first && (out = name_holes(b, first, tuple, tuple, r->place, s)).status != CHANGE_DONE) {
+    } else if ((b->holes.len != first || b->shape->named) && (out = name_holes(b, first, tuple, tuple, r->place, s)).status != CHANGE_DONE) {
         block_take_back(b, count);
         b->holes.len = first;
     } else {

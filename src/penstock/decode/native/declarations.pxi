@@ -52,6 +52,7 @@ cdef extern from "native/layout.h" nogil:
         int keyless
         int history
         int event_log
+        int named
         int fail_on_unfit
         size_t slot
         void *spare

@@ -62,6 +62,7 @@ typedef struct {
     int keyless;
     int history;
     int event_log;
+    int named; /* every row, not only those with holes */
     int fail_on_unfit;
     size_t slot;  /* of the table's pending rows in the stream */
     void *spare;  /* a block to use again */
