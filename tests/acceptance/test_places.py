@@ -56,7 +56,7 @@ def test_rows_that_move(case: Case) -> None:
     case.once()
     case.assert_equal("public.t", "public.u")
     case.database.execute(
-        "update t set score = -score",
+        "update t set score = -1 - score",
         "delete from t where id % 2 = 0",
         "truncate u",
         "insert into u values ('a', now(), 1)",

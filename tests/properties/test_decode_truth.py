@@ -25,7 +25,7 @@ from penstock.decode import reference
 from penstock.pipeline import places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from tests.faker import Row, Schema
@@ -69,8 +69,9 @@ def meant(type_: str, text: str | None) -> Any:
 class Destination:
     """A ReplacingMergeTree: by key the newest row; of an event log every event once, and the rows that are left of it."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, chance: Callable[[float], bool]) -> None:
         self.schema = schema
+        self.chance = chance
         self.names = [column.name for column in schema.plan.columns]
         keyed = [self.names[index] for index in schema.plan.key]
         self.key = [*keyed, "_version", "_is_deleted"] if schema.plan.event_log else keyed
@@ -86,13 +87,16 @@ class Destination:
             for type_, text, column in values
         )
 
-    def insert(self, batch: Batch) -> None:
+    def insert(self, batch: Batch, *, lossy: bool = False) -> None:
+        """``lossy``: the process is killed meanwhile, and only some partitions have it."""
         if any(hole.columns for hole in batch.holes):
             self.complete(batch)
         if batch.holes:
             places.settle(batch, self)
         moving = [batch.values(index) for index in self.schema.plan.moving]
         for number, row in enumerate(rows_of(batch)):
+            if lossy and self.chance(0.5):
+                continue
             row["moving"] = {
                 index: values[number] for index, values in zip(self.schema.plan.moving, moving, strict=True)
             }
@@ -100,17 +104,14 @@ class Destination:
             if key not in self.newest_rows or self.newest_rows[key]["_version"] <= row["_version"]:
                 self.newest_rows[key] = row
 
-    def newest(
-        self, plan: Plan, identities: Sequence[Identity], _columns: Sequence[int], below: int | None
-    ) -> dict[Identity, Stored]:
+    def places(self, _plan: Plan, identities: Sequence[Identity]) -> dict[Identity, list[Stored]]:
         """As the lookup finds them, when everything is merged already."""
-        found: dict[Identity, Stored] = {}
-        for identity in identities:
-            rows = [row for row in self.of(identity) if below is None or row["_version"] < below]
-            if rows:
-                row = max(rows, key=lambda each: (each["_version"], not each["_is_deleted"]))
-                found[identity] = Stored(row["_version"], bool(row["_is_deleted"]), row["moving"])
-        return found
+        return {
+            identity: [
+                Stored(row["_version"], False, row["moving"]) for row in self.of(identity) if not row["_is_deleted"]
+            ]
+            for identity in identities
+        }
 
     def of(self, identity: Identity) -> list[dict[str, Any]]:
         wanted, places = self.meant_identity(identity), self.schema.plan.identity
@@ -121,10 +122,16 @@ class Destination:
         texts = zip(self.schema.plan.identity, identity, strict=True)
         return tuple(meant(self.schema.types[index], text.decode()) for index, text in texts)
 
+    def replay(self, batches: Sequence[Batch]) -> None:
+        self.replaying = True
+        for batch in batches:
+            self.insert(batch)
+        self.replaying = False
+
     def complete(self, batch: Batch) -> None:
         fills: dict[tuple[int, int], Value] = {}
         for hole in batch.holes:
-            known = self.known(hole) if hole.after < 0 else None
+            known = self.known(hole)
             for column in hole.columns:
                 if hole.after >= 0 and (hole.after, column) in fills:
                     fills[hole.row, column] = fills[hole.after, column]
@@ -137,7 +144,8 @@ class Destination:
 
     def known(self, hole: Hole) -> dict[str, Any] | None:
         """The row's own or a newer one, in a replay; else what it was."""
-        for identity, newer in ((hole.identity, True), (hole.old_identity, False)):
+        first = hole.after < 0
+        for identity, newer in ((hole.identity, True), (hole.old_identity, False))[: 2 if first else 1]:
             row = max(self.of(identity), key=lambda each: (each["_version"], not each["_is_deleted"]), default=None)
             if row and not row["_is_deleted"] and (row["_version"] >= hole.version) == newer:
                 return row
@@ -190,7 +198,7 @@ def again(batch: Batch) -> Batch:
 def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, changes: int) -> None:
     faker = Faker(seed, tame=True)
     schema = faker.schema(keys=KEYS, types=TYPES, shapes=("current",))
-    destination = Destination(schema)
+    destination = Destination(schema, faker.chance)
     identity = schema.plan.identity
     workload = Workload(faker, schema, key_of=lambda row: [destination.meant(row)[index] for index in identity])
     destination.source = workload.rows
@@ -216,15 +224,15 @@ def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, 
         while (item := stream.next_item()) is not None:
             assert isinstance(item, Batch)
             said.append(item)
-            destination.insert(again(item))
+            killed = faker.chance(0.1)
+            destination.insert(again(item), lossy=killed)
+            if killed:
+                destination.replay([again(each) for each in said[faker.rng.randint(0, len(said) - 1) :]])
         if faker.chance(0.1) and (batch := stream.take(TABLE_OID)):
             said.append(batch)
             destination.insert(again(batch))
         if faker.chance(0.05):  # a replay from somewhere
-            destination.replaying = True
-            for batch in said[faker.rng.randint(0, len(said)) :]:
-                destination.insert(again(batch))
-            destination.replaying = False
+            destination.replay([again(each) for each in said[faker.rng.randint(0, len(said)) :]])
     if batch := stream.take(TABLE_OID):
         destination.insert(batch)
     assert destination.rows() == Counter(destination.meant(row) for row in workload.rows)

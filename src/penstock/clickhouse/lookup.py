@@ -62,21 +62,44 @@ def newest(
 
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
-    found: dict[tuple[bytes, ...], Stored] = {}
+    return dict(_found(client, database, plan, identities, columns, below=below))
+
+
+def places(
+    client: Client, database: str, plan: Plan, identities: Sequence[tuple[bytes, ...]]
+) -> dict[tuple[bytes, ...], list[Stored]]:
+    """The rows of each key that are alive, one a place in the table, with the values of the plan's moving columns."""
+    alive: dict[tuple[bytes, ...], list[Stored]] = {}
+    for identity, row in _found(client, database, plan, identities, plan.moving, by_place=True):
+        if not row.deleted:
+            alive.setdefault(identity, []).append(row)
+    return alive
+
+
+def _found(  # noqa: PLR0913  (the two questions above differ in their last words only)
+    client: Client,
+    database: str,
+    plan: Plan,
+    identities: Sequence[tuple[bytes, ...]],
+    columns: Sequence[int],
+    *,
+    below: int | None = None,
+    by_place: bool = False,
+) -> Iterator[tuple[tuple[bytes, ...], Stored]]:
     for chosen in _chunked(identities):
         texts = [
             _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
             for place, index in enumerate(plan.identity)
         ]
-        query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
+        arrays = [array for array, _ in texts]
+        query = _query(database, plan, arrays, columns, bounded=below is not None, by_place=by_place)
         if not client.embedded:
             query += " settings select_sequential_consistency = 1"  # any replica may answer
         parameters = {name: value for _, values in texts for name, value in values.items()}
         if below is not None:
             parameters["below"] = below
         body = client.native(query, parameters, subject=f"{database}.{plan.target}")
-        found.update((chosen[place], row) for place, row in _rows(body, columns))
-    return found
+        yield from ((chosen[place], row) for place, row in _rows(body, columns))
 
 
 def _sent(column: PlanColumn, text: bytes) -> str:
@@ -95,7 +118,9 @@ def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:
     return f"[concat({expression})]", {f"{name}_{number}": piece for number, piece in enumerate(pieces)}
 
 
-def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool) -> str:
+def _query(
+    database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool, by_place: bool
+) -> str:
     """``texts`` are array expressions, one a column of the key.
 
     The table's columns are always named with its alias: one of them may have the name of an alias here.
@@ -115,12 +140,13 @@ def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[in
         for number, index in enumerate(columns, start=2)
     )
     newness = f"tuple({version}, 1 - {deleted})" if plan.moving else version
+    grouped = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in plan.moving if by_place)
     bound = f" and {version} < {{below:UInt128}}" if bounded else ""
     newest_rows = f"""\
 select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {newness}) as newest
 from {quoted(database)}.{quoted(plan.target)} as {t}
 where ({names}) in (select {values} from wanted){bound}
-group by {names}"""  # noqa: S608 -- identifiers are quoted, values bound
+group by {names}{grouped}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
 with wanted as ({_wanted(keyed, texts)})
 select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}

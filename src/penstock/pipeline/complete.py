@@ -62,6 +62,9 @@ class Lookup(Protocol):
     ) -> Mapping[Identity, Stored]:
         """The newest stored row of each key, in a history the newest below a version; keys that are not there are left out."""
 
+    def places(self, plan: Plan, identities: Sequence[Identity]) -> Mapping[Identity, Sequence[Stored]]:
+        """The rows of each key that are alive, one a place, with the values of the plan's moving columns."""
+
 
 class Reread(Protocol):
     """Reads rows of the source again."""
@@ -136,7 +139,7 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
     left: list[Hole] = []
     counted: Counter[str] = Counter()
     for hole in holes:
-        values = _from_chain(hole, fills) if hole.after >= 0 else _from_stored(hole, stored, doubt)
+        values = _from_chain(hole, fills) or _from_stored(hole, stored, doubt)
         if values is None:
             left.append(hole)
             continue
@@ -170,7 +173,7 @@ def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[st
 
 def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
     """What an earlier row of the batch, which held the same values, got from the destination."""
-    if (hole.after, hole.columns[0]) not in fills:
+    if hole.after < 0 or (hole.after, hole.columns[0]) not in fills:
         return None
     return {column: fills[hole.after, column] for column in hole.columns}
 
@@ -184,7 +187,7 @@ def _from_stored(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) ->
     row = stored.get(hole.identity)
     if row is not None and not row.deleted and row.version >= hole.version:
         return row.values
-    row = stored.get(hole.old_identity)
+    row = stored.get(hole.old_identity) if hole.after < 0 else None
     if row is None or row.deleted or row.version >= hole.version:
         return None
     return row.values if _committed(hole) > doubt.of(hole.old_identity, row) else None

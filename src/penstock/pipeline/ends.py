@@ -122,6 +122,10 @@ class DestinationEnd:
         """The newest stored row of each key."""
         return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
 
+    def places(self, plan: Plan, identities: Sequence[Identity]) -> Mapping[Identity, Sequence[Stored]]:
+        """The rows of each key that are alive, one a place."""
+        return lookup.places(self.client, self.database, plan, identities)
+
     def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
         self._writer.settle(plan.target)

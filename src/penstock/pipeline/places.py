@@ -1,11 +1,12 @@
 """Tombstones at the old places of rows, where ``order_by`` names columns that PostgreSQL does not send of an old row.
 
 ClickHouse's row is found by its whole sorting key, so a DELETE needs the values that the row had there, and an UPDATE that changes
-them needs a tombstone at the old place. They are known from the row before of the same key: one of the batch, or the newest stored one
-below the batch. All earlier batches are durable by then, and the copy has ended (``Plan.moving``, ``Gate``).
+them needs a tombstone at the old place. The places at which a key is alive are known from earlier rows of the batch, and from the
+destination: all earlier batches are durable by then, and the copy has ended (``Plan.moving``, ``Gate``).
 
-A replay finds the same, or a tombstone, or nothing: then whoever came later has left a tombstone at the old place already. A tombstone
-whose row is nowhere stays at the place of zeros, and hides nothing.
+After a batch a key is alive at the place of its last row there and nowhere else, apart from places of later versions, which only a replay
+finds. So whatever a crash left half done is mended by the replay. A tombstone whose row is nowhere stays at the place of zeros,
+and hides nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from penstock.batch import Batch
-    from penstock.pipeline.complete import Lookup, Stored
-    from penstock.plan import Plan
+    from penstock.pipeline.complete import Lookup
 
 Place = tuple[Value, ...]  # of the plan's moving columns
 VERSION_BYTES = 16
@@ -28,33 +28,31 @@ VERSION_BYTES = 16
 def settle(batch: Batch, lookup: Lookup) -> None:
     """Put the batch's tombstones to their places, and add those of rows that moved. Its holes name every row, in order; none is left."""
     plan, names = batch.plan, batch.holes
-    stored = lookup.newest(
-        plan, list(dict.fromkeys(each.identity for each in names)), plan.moving, min(each.version for each in names)
-    )
+    stored = dict(lookup.places(plan, list(dict.fromkeys(each.identity for each in names))))
     keys = list(zip(*(batch.values(index) for index in plan.identity), strict=True))
     places = list(zip(*(batch.values(index) for index in plan.moving), strict=True))
     deleted = batch.columns[len(plan.columns) + 1].values
-    newest: dict[tuple[Value, ...], Place | None] = {}
-    left: list[tuple[int, Place]] = []  # rows that moved, and from where
+    alive: dict[tuple[Value, ...], set[Place]] = {}
+    left: list[tuple[int, Place]] = []  # by rows that moved or were deleted
     for each in names:
-        key = keys[each.row]
-        was = newest[key] if key in newest else _place(plan, stored.get(each.identity))
-        newest[key] = None if deleted[each.row] else places[each.row]
-        if was is None:
-            continue
-        if deleted[each.row]:
-            places[each.row] = was
-        elif was != places[each.row]:
-            left.append((each.row, was))
+        key, row = keys[each.row], each.row
+        old = alive.get(key, set())
+        found = stored.pop(each.identity, ())
+        old |= {tuple(other.values[index] for index in plan.moving) for other in found if other.version <= each.version}
+        if later := [other for other in found if other.version > each.version]:
+            stored[each.identity] = later
+        if deleted[row]:
+            places[row] = old.pop() if old else places[row]
+            alive[key] = set()
+        else:
+            old.discard(places[row])
+            alive[key] = {places[row]}
+        left += [(row, place) for place in old]
     for number, index in enumerate(plan.moving):
         batch.columns[index] = _column([place[number] for place in places], like=batch.columns[index])
     if left:
         _append(batch, keys, left)
     batch.holes = ()
-
-
-def _place(plan: Plan, row: Stored | None) -> Place | None:
-    return None if row is None or row.deleted else tuple(row.values[index] for index in plan.moving)
 
 
 def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tuple[int, Place]]) -> None:
