@@ -205,9 +205,25 @@ TYPES_END = f"""\
   these types for the whole pipe.
 * **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in
   older ones; 1 to 9999 from ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no
-  `Time64` (before 26.1), `time` is a `String`.
+  `Time64` (before 26.1), `time` is a `String`. `penstock check` and the log of a run name the columns that hold less
+  than on the newest release. What became a `String` on an older server stays one after its upgrade, until
+  `penstock resync`.
 * **Vectors** with more than {MOST_DIMENSIONS:,} dimensions are too large to be expanded.
 * Generated columns are left out of copy and stream alike.
+
+## Sizes, encodings, names
+
+* **Sizes.** Nothing is cut. PostgreSQL sends a row as text of at most 1 GB, in which a `bytea` takes two bytes for each of its
+  own: beyond that PostgreSQL itself reports an error, which sets the table aside in the copy, and stops the pipe in the
+  stream, which all tables share. A value takes about six times its size of memory while it passes through. Unchanged
+  values that are completed wait in a file of `PENSTOCK_HOME` when they are more than 16 MiB together.
+* **Encodings.** Texts arrive in UTF-8, converted by PostgreSQL. In a `SQL_ASCII` database bytes that are not UTF-8 arrive
+  as they are. A character that UTF-8 lacks (some codes of EUC_JP) is an error of PostgreSQL's, as above.
+* **Names** of tables, schemas and columns arrive as they are, with any sign in them. Refused are, by `penstock check` too: names
+  that are not UTF-8; a column called as a metadata column (`metadata_prefix`); a column `x.null`, `x.size`, `x.size0`,
+  `x.keys` or `x.values` beside a column `x` (`exclude_columns`); targets that clash (`target`). A name that is too long
+  for a file, about 200 bytes where each byte that is no ASCII letter, digit or underscore counts three times, sets its
+  table aside (`target`).
 """
 
 

@@ -226,6 +226,8 @@ def _normal(kind: str, value: str | None) -> str:
     """One text form for both sides. NULL is told apart from every text."""
     if value is None:
         return "\0NULL"
+    if kind.endswith("[]"):
+        return _array(kind[:-2], value)
     if kind == "boolean":
         return {"t": "true", "f": "false"}.get(value, value)
     if kind == "numeric":
@@ -240,6 +242,20 @@ def _normal(kind: str, value: str | None) -> str:
     if kind == "bytea" and not value.startswith("\\x"):
         return "\\x" + value.encode(errors="surrogateescape").hex()
     return value
+
+
+def _array(kind: str, text: str) -> str:
+    """``{a,"b c",NULL}`` and ``['a','b c',NULL]`` in one form."""
+
+    def element(found: re.Match[str]) -> str:
+        token = found[0]
+        if token in "{}[]":
+            return {"{": "[", "}": "]"}.get(token, token)
+        if token == "NULL":
+            return _normal(kind, None)
+        return repr(_normal(kind, re.sub(r"\\(.)", r"\1", token[1:-1]) if token[0] in "\"'" else token))
+
+    return re.sub(r"""[{}\[\]]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,{}\[\]]+""", element, text)
 
 
 def _unescape(text: str) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from penstock.spill import Spilled, read
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -26,6 +28,28 @@ class EncodedColumn:
     nulls: bytes | None
     values: bytes
     spread: Callable[[bytes], bytes] | None = field(default=None, compare=False, repr=False)
+    pieces: list[bytes | Spilled] | None = None  # instead of the values, where some of them wait in a file
+
+    def chunks(self) -> Iterator[bytes]:
+        """What the block holds of it."""
+        if self.nulls is not None:
+            yield self.nulls
+        if self.pieces is not None and self.spread is None:
+            yield from map(read, self.pieces)
+            return
+        values = self.whole
+        yield self.spread(values) if self.spread else values
+
+    @property
+    def whole(self) -> bytes:
+        """The values, in memory."""
+        return self.values if self.pieces is None else b"".join(map(read, self.pieces))
+
+    def extended(self, more: EncodedColumn) -> EncodedColumn:
+        """With the values of more rows behind."""
+        nulls = None if self.nulls is None or more.nulls is None else self.nulls + more.nulls
+        pieces = None if self.pieces is None else [*self.pieces, more.values]
+        return EncodedColumn(nulls, self.values + more.values, self.spread, pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +57,13 @@ class Value:
     """One encoded value: ``data`` is what stands in the column's values (a NULL's stands for the type's zero)."""
 
     null: bool
-    data: bytes
+    data: bytes | Spilled
     unfit: int = 0  # the number of the reason, where the type could not hold it
+
+    @property
+    def whole(self) -> bytes:
+        """The data, in memory."""
+        return read(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +133,11 @@ class Batch:
         yield varint(len(types)) + varint(self.rows)
         for (name, wire), column in zip(types, self.columns, strict=True):
             yield _string(name) + _string(wire)
-            if column.nulls is not None:
-                yield column.nulls
-            yield column.spread(column.values) if column.spread else column.values
+            yield from column.chunks()
 
     @property
     def size(self) -> int:
-        """Bytes of the body, headers left out."""
+        """Bytes of the body in memory, headers left out."""
         return sum(len(column.values) + len(column.nulls or b"") for column in self.columns)
 
     def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
@@ -135,15 +162,15 @@ class Batch:
 
     def values(self, index: int) -> list[Value]:
         """One of the plan's columns, cut into its values."""
-        column, width = self.columns[index], self.plan.columns[index].codec.width
-        nulls = column.nulls or bytes(self.rows)
+        whole, width = self.columns[index].whole, self.plan.columns[index].codec.width
+        nulls = self.columns[index].nulls or bytes(self.rows)
         if width:
-            cut = (column.values[start : start + width] for start in range(0, self.rows * width, width))
+            cut = (whole[start : start + width] for start in range(0, self.rows * width, width))
             return [Value(bool(null), data) for null, data in zip(nulls, cut, strict=True)]
         values, start = [], 0
         for null in nulls:
-            end = _end(column.values, start)
-            values.append(Value(bool(null), column.values[start:end]))
+            end = _end(whole, start)
+            values.append(Value(bool(null), whole[start:end]))
             start = end
         return values
 
@@ -157,14 +184,18 @@ class Batch:
 
 
 def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:
-    pieces: list[bytes | memoryview] = []
-    old = memoryview(column.values)
+    pieces: list[bytes | Spilled] = []
+    old = column.values
     done = 0
     for offset, row in places:
         pieces += (old[done:offset], values[row].data)
         done = offset + placeholder
     pieces.append(old[done:])
-    column.values = b"".join(pieces)
+    whole = [each for each in pieces if isinstance(each, bytes)]
+    if len(whole) == len(pieces):
+        column.values = b"".join(whole)
+    else:
+        column.values, column.pieces = b"".join(whole), pieces  # the former for the size only
     if column.nulls is not None:
         nulls = bytearray(column.nulls)
         for _, row in places:

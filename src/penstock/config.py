@@ -92,7 +92,10 @@ class Ssh(Section):
 class Source(Section):
     """The PostgreSQL side."""
 
-    dsn: str = Field(description="libpq's connection string: a URI or `key=value` pairs, every `sslmode`.")
+    dsn: str = Field(
+        description="libpq's connection string: a URI or `key=value` pairs, every `sslmode`; "
+        "TLS with `sslrootcert` (`system`: the authorities of this machine), client certificates with `sslcert` and `sslkey`."
+    )
     password: Secret | None = Field(default=None, description="Where the password is read from, when it is needed.")
     provider: str = Field(default="auto", description="Who runs the source.")
     publication: str = Field(

@@ -14,6 +14,7 @@
     │   └── PublicationError        missing, or without a table                        needs the operator
     ├── FrameError                  the stream's bytes are not what the protocol says  retried: read again
     ├── DestinationError            ClickHouse's side
+    │   ├── ResultTooLargeError          of a query of ours that is asked again in parts       never retried
     │   ├── DestinationUnavailableError  refused, cut, overloaded, read-only, too many parts   retried after backoff
     │   └── DestinationRefusedError      password, privilege, setting                  needs the operator
     └── TableError                  stops one table; the others go on
@@ -123,6 +124,12 @@ class DestinationError(PenstockError):
     """Something about ClickHouse."""
 
     retry = Retry.NEEDS_OPERATOR
+
+
+class ResultTooLargeError(DestinationError):
+    """The answer is larger than was asked for: ask in parts."""
+
+    retry = Retry.NEVER
 
 
 class DestinationUnavailableError(DestinationError):

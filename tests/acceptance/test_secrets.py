@@ -71,6 +71,7 @@ def test_the_password_stays_secret(secured: Case, how: str) -> None:
     case.define(source=source_words(how, case), settings='flush_interval = "50ms"')
     logs = ("--log-format", "json") if how == "env" else ()
     with case.started(case.command("--log-level", "debug", *logs, "run", str(case.file))) as process:
+        case.wait_until(lambda: "stream open" in case.log(), "the stream is open")
         case.wait_for("select count() from t_current", 1)
         case.database.execute("insert into t values (2, 'streamed')")
         case.wait_for("select count() from t_current", 2)
@@ -121,6 +122,7 @@ def test_a_pipe_with_a_client_certificate(secured: Case, tls: Tls) -> None:
     case.source_dsn = case.source_dsn.replace("tls@", "certified@").replace("&channel_binding=require", f"&{mine}")
     case.define(settings='flush_interval = "50ms"')
     with case.started(case.command("run", str(case.file))) as process:
+        case.wait_until(lambda: "stream open" in case.log(), "the stream is open")
         case.wait_for("select count() from t_current", 1)
         case.database.execute("insert into t values (2, 'streamed')")
         case.wait_for("select count() from t_current", 2)

@@ -12,6 +12,7 @@ from tests.servers.clickhouse import ClickHouseServer
 from penstock.clickhouse import capabilities, checks
 from penstock.clickhouse.client import Client
 from penstock.config import Destination
+from penstock.errors import DestinationRefusedError
 from penstock.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -83,7 +84,15 @@ def test_a_cluster_of_replicas(tmp_path: Path) -> None:
 def test_what_it_can_hold(place: Place) -> None:
     server = capabilities.ask(place.client)
     ((version,),) = place.client.rows("select version()")
+    release = tuple(int(each) for each in version.split(".")[:2])
     assert (server.version, server.embedded) == (version, place.client.embedded)
-    assert server.time64
-    assert server.datetime64 == (YEAR_1 * DAY_MICROS, (YEAR_9999 + 1) * DAY_MICROS - 1)
-    assert server.date32 == ((YEAR_1, YEAR_9999) if place.client.embedded else (YEAR_1900, YEAR_2299))
+    assert (server.time64, server.json) == (release >= (26, 1), release >= (25, 3))
+    first, last = (YEAR_1, YEAR_9999) if release >= (26, 7) else (YEAR_1900, YEAR_2299)
+    assert server.datetime64 == (first * DAY_MICROS, (last + 1) * DAY_MICROS - 1)
+    assert server.date32 == ((YEAR_1, YEAR_9999) if release >= (26, 9) else (YEAR_1900, YEAR_2299))
+
+
+def test_an_old_version_is_not_used(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capabilities, "OLDEST", (99, 1))
+    with pytest.raises(DestinationRefusedError, match=r"needs 99\.1 or newer"):
+        capabilities.ask(place.client)

@@ -71,6 +71,8 @@ def test_a_value_arrives(place: Place, sql: str, text: str, expected: str) -> No
     shown = "hex(a), hex(b)" if sql == "bytea" else "toString(a), toString(b)"
     if sql == "bytea":
         expected = text.removeprefix("\\x").upper()
+    if sql == "time" and "String" in plan.columns[1].clickhouse:  # there is no Time64
+        expected = text
     assert place.rows(f"select id, {shown} from {{db}}.t order by id") == [
         (1, expected, expected),
         (2, ("{}" if sql == "hstore" else "[]") if nested else None, expected),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,6 +222,41 @@ def test_a_slot_that_is_held_names_who_holds_it(
         assert state.active_pid == holder.info.backend_pid
         with pytest.raises(SlotHeldError, match=f"PID {state.active_pid}"):
             slot.drop_slot(connection, slot_name)
+
+
+def test_only_our_own_former_session_is_ended(
+    database: Database, connection: Connection, connector: Connector, slot_name: str, role: Callable[..., str]
+) -> None:
+    slot.create_slot(connection, slot_name, report=silent)
+    mine = slot.this_session(connection)
+    assert mine.pid == connection.info.backend_pid
+    with contextlib.closing(connector.replication({})) as holder:
+        former = slot.this_session(holder)
+        assert not slot.end_former_session(connection, slot_name, former), "it does not hold the slot"
+        holder.pgconn.send_query(
+            f"START_REPLICATION SLOT \"{slot_name}\" LOGICAL 0/0 (proto_version '1', publication_names 'x')".encode()
+        )
+        until(lambda: (found := slot.slot_state(connection, slot_name)) and found.active_pid)
+        user = role("superuser")
+        others = (
+            (connection, replace(former, began=mine.began)),  # the process's number was used again
+            (connection, mine),
+            (connection, replace(former, pid=mine.pid)),
+        )
+        for asking, session in others:
+            assert not slot.end_former_session(asking, slot_name, session)
+        for source, name in (
+            (Source(dsn=database.dsn), "another pipe"),
+            (Source(dsn=database.server.dsn(database.name, user=user)), "penstock test"),
+        ):
+            with contextlib.closing(Connector(source, name).connect()) as stranger:
+                assert not slot.end_former_session(stranger, slot_name, former)
+        assert not slot.end_former_session(connection, f"{slot_name}_2", former)
+        state = slot.slot_state(connection, slot_name)
+        assert state is not None
+        assert state.active_pid == former.pid
+        assert slot.end_former_session(connection, slot_name, former)
+        until(lambda: (found := slot.slot_state(connection, slot_name)) and not found.active_pid)
 
 
 @pytest.mark.pg(">= 13")

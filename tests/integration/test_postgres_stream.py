@@ -186,7 +186,7 @@ def test_a_cancelled_read_loses_nothing(database: Database, connector: Connector
                     reading.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         seen.take(await reading)
-            await seen.until(opened, lambda: seen.kinds.count("C") == 200)
+            await seen.until(opened, lambda: len(seen.rows) == 200)
         finally:
             await opened.close()
         assert len(seen.rows) == 200
@@ -430,7 +430,9 @@ def test_latency_does_not_slow_the_flow(database: Database, slot_name: str, prox
 def test_settings_of_the_session(
     database: Database, connection: Connection, connector: Connector, slot_name: str
 ) -> None:
-    with contextlib.closing(stream._start(connector, slot_name, ODD, "77MB")) as started:
+    started, session = stream._start(connector, slot_name, ODD, "77MB")
+    with contextlib.closing(started):
+        assert session.pid == started.info.backend_pid
         found = connection.execute(
             "select application_name from pg_stat_activity where pid = %s", (started.info.backend_pid,)
         ).fetchone()

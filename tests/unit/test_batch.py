@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from tests.native_block import read_block, rows_of
 from tests.plans import plan_of
 
+from penstock import spill
 from penstock.batch import Batch, EncodedColumn, Hole, Value, varint, version_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def text(*values: bytes) -> bytes:
@@ -62,6 +68,20 @@ def test_complete_fills_values_of_any_length() -> None:
     assert [row["note"] for row in rows] == [b"first", b"x" * 300, None, None]
     assert [str(row["price"]) for row in rows] == ["0.01", "0.99", "0.03", "0.04"]
     assert [row["code"] for row in rows] == [b"a", b"filled", b"c", b"d"]
+
+
+def test_values_that_wait_in_a_file_are_sent_like_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 400)
+    kept = spill.Spill(tmp_path / "made")
+    values = {(1, 1): text(b"x" * 300), (2, 1): text(b"y" * 200), (1, 3): text(b"z" * 100)}
+    fills = {place: Value(null=False, data=kept.keep(data)) for place, data in values.items()}
+    assert [isinstance(value.data, bytes) for value in fills.values()] == [True, False, False]
+    batch, plain = a_batch(), a_batch()
+    batch.complete(fills)
+    plain.complete({place: Value(null=False, data=data) for place, data in values.items()})
+    assert b"".join(batch.chunks()) == b"".join(plain.chunks())
+    assert b"".join(batch.chunks()) == b"".join(plain.chunks())
+    assert list((tmp_path / "made").iterdir()) == []
 
 
 def test_complete_leaves_other_holes_as_they_are() -> None:

@@ -66,6 +66,7 @@ def test_durations(tmp_path: Path, text: str, seconds: float) -> None:
         ('[settings]\ndecoding_work_mem = "much"', "settings.decoding_work_mem"),
         ('[settings]\non_unfit = "guess"', "settings.on_unfit"),
         ('[tables]\ntarget = "{tabel}"', "tables.target"),
+        ('metadata_prefix = "1 x"', "destination.metadata_prefix"),
         ('[tables]\ntarget = "all"', "tables.target"),
         ('[tables.options."public.a"]\nshape = "round"', "shape"),
     ],
@@ -124,8 +125,10 @@ def test_patterns() -> None:
     tables = Tables(include=("public.*", "sales.order?"), exclude=("public.audit_*",))
     matching = ["public.a", "public.audit_", "public.Audit_x", "sales.orders", "sales.orders2", "Public.a", "other.a"]
     assert [name for name in matching if tables.matches(name)] == ["public.a", "public.Audit_x", "sales.orders"]
+    assert Tables(include=("public.[a]*",)).matches("public.[a]*")
 
 
 def test_targets() -> None:
     tables = Tables.model_validate({"target": "{schema}_{table}", "options": {"public.a": {"target": "b"}}})
     assert (tables.target_of("public", "a"), tables.target_of("public", "{schema}")) == ("b", "public_{schema}")
+    assert tables.target_of("{table}", "\\1") == "{table}_\\1"

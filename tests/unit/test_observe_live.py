@@ -119,3 +119,11 @@ def test_durations(value: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "–"), (0.4, "0.4"), (9.96, "10.0"), (120.4, "120"), (5230, "5.23k")])
 def test_rates(value: float, text: str) -> None:
     assert words.rate(value) == text
+
+
+def test_names_are_shown_on_one_line_whatever_is_in_them() -> None:
+    odd = TableStatus("s.tab\tline\n\x1b[31m\udce9 [bold]日本", "failed", last_error="a\nb")
+    text = drawn(pipe(odd), 140)
+    assert r"tab\tline\n\x1b[31m\xe9 [bold]日本" in text
+    assert r"a\nb" in text
+    text.encode()

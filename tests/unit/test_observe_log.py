@@ -67,6 +67,13 @@ def test_lines_are_key_and_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pipe=shop table=public.orders rows=10 position=0/FF" in line
 
 
+def test_a_name_is_no_second_line_and_no_command_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    structlog.get_logger().info("table copied", table="a\nlevel=error\r\x1b[2J\u2028\udce9 日本🦫")
+    [line] = capsys.readouterr().err.splitlines()
+    assert r'table="a\nlevel=error\r\x1b[2J\u2028\xe9 日本🦫"' in line.replace("\\\\", "\\")
+
+
 def test_json_lines_parse_and_hold_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
     log = structlog.get_logger()

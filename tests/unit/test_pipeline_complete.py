@@ -152,6 +152,17 @@ def test_an_unfit_value_that_was_read_again_fails_where_it_is_to(read: bytes) ->
     assert not ends.counters
 
 
+@pytest.mark.parametrize(("read", "reason"), [(None, "null"), (b"{{1}}", "other dimensions"), (b"{1}", "")])
+def test_arrays_that_were_read_again_are_counted_too(read: bytes | None, reason: str) -> None:
+    ends = Ends(source={ONE: (read,)})
+    batch = numbers_of(plan_of("id int4, n int4[]"), ends, ONE)
+    assert [name for name in ends.counters if "unfit" in name] == ([f"unfit n: {reason}"] if reason else [])
+    assert batch.holes == ()
+    if reason:
+        with pytest.raises(UnfitValueError, match=reason):
+            numbers_of(plan_of("id int4, n int4[]", on_unfit="fail"), ends, ONE)
+
+
 def test_an_attempt_that_fails_counts_nothing() -> None:
     ends = Ends({ONE: stored(50, "kept")})
 
@@ -165,8 +176,8 @@ def test_an_attempt_that_fails_counts_nothing() -> None:
 
 
 def numbers_of(plan: Plan, ends: Ends, *identities: Identity) -> Batch:
-    """A batch with rows of these keys, each with a numeric(3,1) that is a hole, completed."""
-    rows, width = len(identities), plan.columns[1].codec.width
+    """A batch with rows of these keys, the second column of each a hole, completed."""
+    rows, width = len(identities), plan.columns[1].codec.width or 1
     nulls = bytes(rows) if plan.columns[1].wire.startswith("Nullable") else None
     columns = [EncodedColumn(None, bytes(4 * rows)), EncodedColumn(nulls, bytes(width * rows))]
     metadata = [EncodedColumn(None, bytes(16 * rows)), EncodedColumn(None, bytes(rows))]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.plans import plan_of
 
-from penstock.errors import ConfigError, KeyMissingError
+from penstock.errors import ConfigError, KeyMissingError, SchemaConflictError
 from penstock.plan import Shape
 
 COLUMNS = "id int4, tenant int4!, note text, mood enum, price numeric(9,2)!"
@@ -111,3 +111,13 @@ def test_order_by_of_a_keyless_table() -> None:
     plan = plan_of(COLUMNS, (), full=True, options={"order_by": ["note"]})
     assert plan.keyless
     assert [plan.columns[index].name for index in plan.key] == ["note"]
+
+
+def test_names_that_clickhouse_cannot_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r'"note" and "note\.size"') as caught:
+        plan_of("id int4, note text, note.size text")
+    assert "exclude_columns" in caught.value.hint
+    assert len(plan_of("id int4, note text, note.sizes text").columns) == 3
+    with pytest.raises(SchemaConflictError, match="is not UTF-8") as refused:
+        plan_of("id int4, caf\udce9 text")
+    assert "Rename" in refused.value.hint

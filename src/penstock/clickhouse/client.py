@@ -23,9 +23,10 @@ from clickhouse_connect.driver.binding import escape_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import address, failures
-from penstock.clickhouse.connect import Scalar, connect, folder_errors, memory_bytes
+from penstock.clickhouse.connect import Scalar, connect, folder_errors, reading_settings
 from penstock.clickhouse.reading import one_query
 from penstock.errors import DestinationUnavailableError, PenstockError
+from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 20
 KILL_SECONDS = 60.0
 _POLL_SECONDS = 0.02
-RESULT_BYTES = 64 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
 _BODY_SUFFIX = ".native"
 _RUNNING = "select 1 from system.processes where query_id = {id:String} or startsWith(query, {mark:String})"
 _KILL = "kill query where query_id = {id:String} or startsWith(query, {mark:String}) sync"
@@ -54,7 +54,7 @@ class Client:
 
     def __init__(self, where: address.Address, scratch: Path) -> None:
         self._where = where
-        self._scratch = scratch
+        self.scratch = scratch
         self._idle: dict[bool, list[Driver]] = {False: [], True: []}  # by whether they only read
         self._known: Mapping[str, Any] = {}
         self._lock = threading.Lock()
@@ -124,16 +124,28 @@ class Client:
         with self._borrowed(subject) as driver:
             return [tuple(row) for row in driver.query(sql, parameters=_mutable(parameters)).result_rows]
 
-    def native(self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "") -> bytes:
-        """The rows of a query as Native blocks, as they came."""
-        with self._borrowed(subject) as driver:
-            return driver.raw_query(sql, parameters=_mutable(parameters), fmt="Native")
+    def native(
+        self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "", most_bytes: int = 0
+    ) -> bytes:
+        """The rows of a query as Native blocks, as they came. Raises ResultTooLargeError for more than ``most_bytes``."""
+        bounds: dict[str, Scalar] = {}
+        if most_bytes:
+            bounds = {
+                "max_result_bytes": most_bytes,
+                "result_overflow_mode": "throw",
+                "max_memory_usage": 8 * most_bytes,
+            }
+        with self._borrowed(subject, failures.of_bounded if most_bytes else failures.of_statement) as driver:
+            return driver.raw_query(sql, parameters=_mutable(parameters), settings=_mutable(bounds), fmt="Native")
+
+    def spill(self) -> Spill:
+        """Where values wait that are too large for memory."""
+        return Spill(self.scratch)
 
     def raw(self, sql: str, output_format: str, *, database: str = "default") -> bytes:
         """The answer to a user's query in any of ClickHouse's formats; names without a database are of ``database``.
 
-        It can only read. A ConfigError quotes the server's words. An embedded database refuses a result over ``RESULT_BYTES``, as
-        it stands in the memory of the pipe's own process.
+        It can only read. A ConfigError quotes the server's words. An embedded database bounds the result.
         """
         query = one_query(sql)
         query_id = uuid.uuid4().hex
@@ -194,9 +206,9 @@ class Client:
         query_id: str,
     ) -> None:
         """ChDB reads a body from a file. The driver's own way writes it to the system's temporary folder."""
-        path = self._scratch / f"{query_id}{_BODY_SUFFIX}"
+        path = self.scratch / f"{query_id}{_BODY_SUFFIX}"
         try:
-            with folder_errors(self._scratch), path.open("wb") as file:
+            with folder_errors(self.scratch), path.open("wb") as file:
                 file.writelines(chunks)
             clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
             driver.command(
@@ -249,18 +261,11 @@ class Client:
 
     def _connect(self, *, reading: bool) -> Driver:
         try:
-            driver = connect(self._where, self._bounds() if reading else {})
+            driver = connect(self._where, reading_settings(self._where) if reading else {})
         except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
             raise translated(error, self.name, failures.of_statement) from None
         self._known = driver.server_settings
         return driver
-
-    def _bounds(self) -> dict[str, Scalar]:
-        """Settings of a session that only reads. In our own process a query cannot lift them: ``readonly = 1`` refuses its SETTINGS."""
-        if not self.embedded:
-            return {"readonly": 2}
-        most = {"max_memory_usage": memory_bytes() // 8, "max_result_bytes": RESULT_BYTES}
-        return {**most, "result_overflow_mode": "throw", "readonly": 1}
 
 
 def translated(error: BaseException, subject: str, meaning: failures.Reading) -> PenstockError:

@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from penstock.clickhouse.address import Address
 
 Scalar = str | int | float | bool
+RESULT_BYTES = 256 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
 
 
 def connect(where: Address, settings: dict[str, Scalar]) -> Driver:
     """One connection. Raises the driver's errors as they are, and ours for a folder that cannot be opened."""
     return _embedded(where.path, settings) if where.path else _over_http(where, settings)
+
+
+def reading_settings(where: Address) -> dict[str, Scalar]:
+    """Settings of a session that only reads. In our own process a query cannot lift them: ``readonly = 1`` refuses its SETTINGS."""
+    if not where.path:
+        return {"readonly": 2}
+    most = {"max_memory_usage": _memory_bytes() // 8, "max_result_bytes": RESULT_BYTES}
+    return {**most, "result_overflow_mode": "throw", "readonly": 1}
 
 
 def _over_http(where: Address, settings: dict[str, Scalar]) -> Driver:
@@ -56,7 +65,7 @@ def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:
         path.mkdir(parents=True, exist_ok=True)
     try:
         return clickhouse_connect.get_client(
-            interface="chdb", path=str(path), settings={"max_memory_usage": memory_bytes() // 2, **settings}
+            interface="chdb", path=str(path), settings={"max_memory_usage": _memory_bytes() // 2, **settings}
         )
     except ImportError:
         raise ConfigError(
@@ -68,7 +77,7 @@ def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:
         raise _not_opened(path, str(error)) from None
 
 
-def memory_bytes() -> int:
+def _memory_bytes() -> int:
     """Of the machine, or of the container that this process is in."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

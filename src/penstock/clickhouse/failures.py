@@ -19,6 +19,7 @@ from penstock.errors import (
     DestinationRefusedError,
     DestinationUnavailableError,
     PenstockError,
+    ResultTooLargeError,
     SchemaConflictError,
     TableError,
 )
@@ -30,6 +31,7 @@ Reading = Callable[[str, int, str], PenstockError]
 """From the subject, ClickHouse's code and its message to our error."""
 
 BAD_ARGUMENTS = 36
+MEMORY_LIMIT_EXCEEDED, TOO_MANY_ROWS_OR_BYTES = 241, 396
 _CODE = re.compile(r"\bCode: (\d+)|exception, code: (\d+)")
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
 _SENTENCE = re.compile(r"DB::Exception: (.*?)(?:\s*\([A-Z][A-Z0-9_]+\)|\s*\(version |$)", re.DOTALL)
@@ -58,6 +60,13 @@ def code_of(error: BaseException, text: str) -> int:
 def of_statement(subject: str, code: int, text: str) -> PenstockError:
     """Any statement of ours."""
     return _error(_meaning(code, text, codes.UNKNOWN), subject, code, text)
+
+
+def of_bounded(subject: str, code: int, text: str) -> PenstockError:
+    """A statement of ours whose result is bounded."""
+    if code in (MEMORY_LIMIT_EXCEEDED, TOO_MANY_ROWS_OR_BYTES):
+        return ResultTooLargeError(f"{subject}: too much was asked at once ({_code(code, text)})", hint=_RETRY)
+    return of_statement(subject, code, text)
 
 
 def of_insert(subject: str, code: int, text: str) -> PenstockError:

@@ -8,11 +8,12 @@ digits wrong. Values go back as the bytes of a Native column.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.native import read_blocks
+from penstock.errors import ResultTooLargeError
 from penstock.plan import PlanColumn
 from penstock.typemap import Kind
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from penstock.batch import Value
     from penstock.clickhouse.client import Client
     from penstock.plan import Plan, PlanColumn
+    from penstock.spill import Spill
 
 PARAMETER_BYTES = 100_000
 """A server takes fields of a form up to 128 KiB (http_max_field_value_size)."""
+ANSWER_BYTES = 32 << 20
+"""An answer for several keys is no larger: beyond it they are asked for in parts. One row may have any size."""
 
 _READ: dict[Kind, str] = {
     Kind.FLOAT32: "reinterpretAsFloat32({text})",
@@ -62,7 +66,7 @@ def newest(
 
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
-    return dict(_found(client, database, plan, identities, columns, below=below))
+    return dict(_found(client, _Question(database, plan, columns, below), identities))
 
 
 def places(
@@ -70,36 +74,57 @@ def places(
 ) -> dict[tuple[bytes, ...], list[Stored]]:
     """The rows of each key that are alive, one a place in the table, with the values of the plan's moving columns."""
     alive: dict[tuple[bytes, ...], list[Stored]] = {}
-    for identity, row in _found(client, database, plan, identities, plan.moving, by_place=True):
+    for identity, row in _found(client, _Question(database, plan, plan.moving, by_place=True), identities):
         if not row.deleted:
             alive.setdefault(identity, []).append(row)
     return alive
 
 
-def _found(  # noqa: PLR0913  (the two questions above differ in their last words only)
-    client: Client,
-    database: str,
-    plan: Plan,
-    identities: Sequence[tuple[bytes, ...]],
-    columns: Sequence[int],
-    *,
-    below: int | None = None,
-    by_place: bool = False,
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of some keys: these columns of the newest row of each, or of each place where it has been."""
+
+    database: str
+    plan: Plan
+    columns: Sequence[int]
+    below: int | None = None  # of rows of a smaller version only
+    by_place: bool = False
+
+
+def _found(
+    client: Client, question: _Question, identities: Sequence[tuple[bytes, ...]]
 ) -> Iterator[tuple[tuple[bytes, ...], Stored]]:
-    for chosen in _chunked(identities):
-        texts = [
-            _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
-            for place, index in enumerate(plan.identity)
-        ]
-        arrays = [array for array, _ in texts]
-        query = _query(database, plan, arrays, columns, bounded=below is not None, by_place=by_place)
-        if not client.embedded:
-            query += " settings select_sequential_consistency = 1"  # any replica may answer
-        parameters = {name: value for _, values in texts for name, value in values.items()}
-        if below is not None:
-            parameters["below"] = below
-        body = client.native(query, parameters, subject=f"{database}.{plan.target}")
-        yield from ((chosen[place], row) for place, row in _rows(body, columns))
+    """Keys with their rows, asked for in as many parts as the answers' sizes need."""
+    spill = client.spill()
+    left = list(dict.fromkeys(identities))
+    most = len(left)
+    while left:
+        chosen = left[: _fitting(left, most)]
+        try:
+            body = _ask(client, question, chosen)
+        except ResultTooLargeError:
+            most = max(1, len(chosen) // 2)
+            continue
+        left = left[len(chosen) :]
+        most *= 2
+        yield from ((chosen[place], row) for place, row in _rows(body, question.columns, spill))
+
+
+def _ask(client: Client, question: _Question, chosen: Sequence[tuple[bytes, ...]]) -> bytes:
+    """The answer for these keys; if they are several, within bounds. Raises ResultTooLargeError."""
+    plan = question.plan
+    texts = [
+        _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
+        for place, index in enumerate(plan.identity)
+    ]
+    query = _query(question, [array for array, _ in texts])
+    if not client.embedded:
+        query += " settings select_sequential_consistency = 1"  # any replica may answer
+    parameters = {name: value for _, values in texts for name, value in values.items()}
+    if question.below is not None:
+        parameters["below"] = question.below
+    most_bytes = ANSWER_BYTES if len(chosen) > 1 else 0
+    return client.native(query, parameters, subject=f"{question.database}.{plan.target}", most_bytes=most_bytes)
 
 
 def _sent(column: PlanColumn, text: bytes) -> str:
@@ -118,13 +143,12 @@ def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:
     return f"[concat({expression})]", {f"{name}_{number}": piece for number, piece in enumerate(pieces)}
 
 
-def _query(
-    database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool, by_place: bool
-) -> str:
+def _query(question: _Question, texts: Sequence[str]) -> str:
     """``texts`` are array expressions, one a column of the key.
 
     The table's columns are always named with its alias: one of them may have the name of an alias here.
     """
+    plan, columns = question.plan, question.columns
     t = _alias(plan)
     keyed = [plan.columns[index] for index in plan.identity]
     keys = ", ".join(f"key_{place}" for place in range(len(keyed)))
@@ -140,11 +164,11 @@ def _query(
         for number, index in enumerate(columns, start=2)
     )
     newness = f"tuple({version}, 1 - {deleted})" if plan.moving else version
-    grouped = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in plan.moving if by_place)
-    bound = f" and {version} < {{below:UInt128}}" if bounded else ""
+    grouped = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in plan.moving if question.by_place)
+    bound = f" and {version} < {{below:UInt128}}" if question.below is not None else ""
     newest_rows = f"""\
 select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {newness}) as newest
-from {quoted(database)}.{quoted(plan.target)} as {t}
+from {quoted(question.database)}.{quoted(plan.target)} as {t}
 where ({names}) in (select {values} from wanted){bound}
 group by {names}{grouped}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
@@ -189,30 +213,30 @@ def _literal(type_: str) -> str:
     return "'" + type_.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _chunked(identities: Sequence[tuple[bytes, ...]]) -> Iterator[list[tuple[bytes, ...]]]:
-    """Lists of distinct keys, none of whose parameters is too large."""
-    chosen: list[tuple[bytes, ...]] = []
+def _fitting(identities: Sequence[tuple[bytes, ...]], most: int) -> int:
+    """How many of the keys, from the first on, make parameters that are not too large: one at least, ``most`` at most."""
     size = 0
-    for identity in dict.fromkeys(identities):
-        length = max(len(text) for text in identity) * 2 + 3
-        if chosen and size + length > PARAMETER_BYTES:
-            yield chosen
-            chosen, size = [], 0
-        chosen.append(identity)
-        size += length
-    if chosen:
-        yield chosen
+    for number, identity in enumerate(identities[:most]):
+        size += max(len(text) for text in identity) * 2 + 3
+        if number and size > PARAMETER_BYTES:
+            return number
+    return min(most, len(identities))
 
 
-def _rows(body: bytes, columns: Sequence[int]) -> Iterator[tuple[int, Stored]]:
+def _rows(body: bytes, columns: Sequence[int], spill: Spill) -> Iterator[tuple[int, Stored]]:
     """Places in the list of keys, with the row found there."""
     for places, versions, deleted, *values in read_blocks(body):
         for row, place in enumerate(places):
             yield (
-                int.from_bytes(place.data, "little") - 1,
+                int.from_bytes(place.whole, "little") - 1,
                 Stored(
-                    version=int.from_bytes(versions[row].data, "little"),
-                    deleted=deleted[row].data != b"\0",
-                    values={index: column[row] for index, column in zip(columns, values, strict=True)},
+                    version=int.from_bytes(versions[row].whole, "little"),
+                    deleted=deleted[row].whole != b"\0",
+                    values={index: _kept(column[row], spill) for index, column in zip(columns, values, strict=True)},
                 ),
             )
+
+
+def _kept(value: Value, spill: Spill) -> Value:
+    kept = spill.keep(value.whole)
+    return value if isinstance(kept, bytes) else replace(value, data=kept)

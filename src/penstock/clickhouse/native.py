@@ -80,14 +80,14 @@ def _items(body: bytes, place: int, type_: str, count: int) -> tuple[list[bytes]
         key_type, value_type = type_.removeprefix("Map(")[:-1].split(", ", 1)
         keys, place = _column(body, place, key_type, count)
         values, place = _column(body, place, value_type, count)
-        return [key.data + bytes([value.null]) + value.data for key, value in zip(keys, values, strict=True)], place
+        return [key.whole + bytes([value.null]) + value.whole for key, value in zip(keys, values, strict=True)], place
     inner = type_.removeprefix("Array(")[:-1]
     if inner.startswith("Array(") and _innermost(inner).startswith("Nullable("):
         return _cells(body, place, inner, count)
     elements, place = _column(body, place, inner, count)
     if inner.startswith("Nullable("):
-        return [bytes([element.null]) + element.data for element in elements], place
-    return [element.data for element in elements], place
+        return [bytes([element.null]) + element.whole for element in elements], place
+    return [element.whole for element in elements], place
 
 
 def _innermost(type_: str) -> str:

@@ -17,12 +17,15 @@ changed. While that row is not copied yet, the change waits (NotCopiedError).
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, version_of
 from penstock.decode import encode
+from penstock.decode.codecs.unfit import NULL
 from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.plan import Shape
+from penstock.spill import Spill, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.errors import TableError
     from penstock.lsn import Lsn
     from penstock.plan import Plan
+    from penstock.spill import Spilled
 
 Identity = tuple[bytes, ...]
 FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
@@ -71,7 +75,7 @@ class Reread(Protocol):
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+    ) -> tuple[Mapping[Identity, tuple[bytes | Spilled | None, ...]], Lsn]:
         """The values of ``columns`` by key once the transactions ``xids`` are visible, and a position behind all that was seen.
 
         Missing rows are left out.
@@ -120,11 +124,13 @@ class Doubt:
             self._keep(until)
 
 
-def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str]) -> None:
+def complete(
+    batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str], spill: Spill | None = None
+) -> None:
     """Fill every hole of ``batch``.
 
     Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``, NotCopiedError where it is too early. ``batch`` and
-    ``counters`` are touched when all is done: an attempt that fails is made again.
+    ``counters`` are touched when all is done: an attempt that fails is made again. What is too large for memory goes into ``spill``.
     """
     plan = batch.plan
     holes = [hole for hole in batch.holes if hole.columns]
@@ -148,11 +154,11 @@ def complete(batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counter
     if left:
         if copying:
             raise NotCopiedError("a row that a change left out values of is not copied yet")
-        read, gone = _from_source(plan, left, columns, reread, doubt)
-        counted.update(_unfit_in(plan, read))
-        counted["unchanged values from the source"] += len(read)
+        read_again, gone = _from_source(plan, left, columns, reread, doubt, spill or Spill())
+        counted.update(_unfit_in(plan, read_again))
+        counted["unchanged values from the source"] += len(read_again)
         counted["rows gone before they were complete"] += len(gone)
-        fills.update(read)
+        fills.update(read_again)
         batch.mark_deleted(gone)
     batch.complete(fills)
     counters.update(counted)
@@ -162,12 +168,12 @@ def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[st
     """How often which column's type could not hold a value, and why. Raises UnfitValueError where ``on_unfit = "fail"``."""
     counted: Counter[str] = Counter()
     for (_, index), value in values.items():
-        if not value.unfit:
-            continue
-        column, reason = plan.columns[index].name, REASONS[value.unfit]
-        if plan.fail_on_unfit:
-            raise refusal(Rejected(plan, column, reason, in_key=False))
-        counted[f"unfit {column}: {reason}"] += 1
+        column = plan.columns[index]
+        reason = value.unfit or (NULL if value.null and column.null_is_unfit else 0)
+        if reason and plan.fail_on_unfit:
+            raise refusal(Rejected(plan, column.name, REASONS[reason], in_key=False))
+        if reason:
+            counted[f"unfit {column.name}: {REASONS[reason]}"] += 1
     return counted
 
 
@@ -199,7 +205,7 @@ def _committed(hole: Hole) -> int:
 
 
 def _from_source(
-    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt
+    plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt, spill: Spill
 ) -> tuple[dict[tuple[int, int], Value], list[int]]:
     """Values by row and column, and the rows that are nowhere any more."""
     identities = list(dict.fromkeys(hole.identity for hole in holes))
@@ -213,7 +219,9 @@ def _from_source(
             gone.append(hole.row)
             continue
         for column in hole.columns:
-            fills[hole.row, column] = encode(plan.columns[column].codec, values[columns.index(column)])
+            text = values[columns.index(column)]
+            value = encode(plan.columns[column].codec, None if text is None else read(text))
+            fills[hole.row, column] = replace(value, data=spill.keep(value.whole))
     return fills, gone
 
 

@@ -7,17 +7,20 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import ddl, lookup
+from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
 from penstock.errors import BadDataError, ValueUnreadableError
 from penstock.pipeline import places
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
 from penstock.postgres import copy, slot
+from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from penstock.batch import Batch
     from penstock.clickhouse.client import Client
@@ -35,8 +38,10 @@ VISIBLE_POLL_SECONDS = 0.02
 class SourceEnd:
     """PostgreSQL."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, scratch: Path | None = None) -> None:
+        """``scratch``: a folder for values that are too large for memory."""
         self.connector = connector
+        self._scratch = scratch
 
     def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
         """Return when every transaction that runs now has ended."""
@@ -82,7 +87,7 @@ class SourceEnd:
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, tuple[bytes | None, ...]], Lsn]:
+    ) -> tuple[Mapping[Identity, copy.Row], Lsn]:
         """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that."""
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
@@ -90,9 +95,10 @@ class SourceEnd:
                     time.sleep(VISIBLE_POLL_SECONDS)
             names = [plan.columns[each].name for each in columns]
             try:
-                return copy.read_rows(connection, plan.table, names, identities), slot.insert_lsn(connection)
+                rows = copy.read_rows(connection, plan.table, names, identities, spill=Spill(self._scratch))
             except ValueUnreadableError as error:
                 raise BadDataError(error.message, hint=error.hint) from None
+            return rows, slot.insert_lsn(connection)
 
 
 class DestinationEnd:
@@ -110,10 +116,11 @@ class DestinationEnd:
 
     def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
-        if any(hole.columns for hole in batch.holes):
-            complete(batch, self, self._source, doubt, counters)
-        if batch.holes:  # by now they only name the rows
-            places.settle(batch, self)
+        with folder_errors(self.client.scratch):
+            if any(hole.columns for hole in batch.holes):
+                complete(batch, self, self._source, doubt, counters, self.client.spill())
+            if batch.holes:  # by now they only name the rows
+                places.settle(batch, self)
         self._writer.insert(batch)
 
     def newest(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import fit
+from penstock.errors import ConfigError
 from penstock.finding import Finding, Severity
 from penstock.plan import compile_plan
 from penstock.typemap import Capabilities
@@ -44,7 +45,10 @@ def as_stored(client: Client, pipe: Pipe, plan: Plan, server: Capabilities) -> P
 
     So a table outlives an upgrade of ClickHouse: a time that became String there goes on as String.
     """
-    older = compile_plan(plan.table, pipe, replace(server, time64=False, json=False))
+    try:
+        older = compile_plan(plan.table, pipe, replace(server, time64=False))
+    except ConfigError:  # Time64 is asked for by name
+        return plan
     if older.columns == plan.columns:
         return plan
     stored = fit.column_types(client, pipe.database, plan.target)

@@ -11,6 +11,7 @@ and hides nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from penstock.batch import EncodedColumn, Value
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from penstock.batch import Batch
-    from penstock.pipeline.complete import Lookup
+    from penstock.pipeline.complete import Lookup, Stored
+    from penstock.plan import Plan
 
 Place = tuple[Value, ...]  # of the plan's moving columns
 VERSION_BYTES = 16
@@ -38,7 +40,7 @@ def settle(batch: Batch, lookup: Lookup) -> None:
         key, row = keys[each.row], each.row
         old = alive.get(key, set())
         found = stored.pop(each.identity, ())
-        old |= {tuple(other.values[index] for index in plan.moving) for other in found if other.version <= each.version}
+        old |= {_place(plan, other) for other in found if other.version <= each.version}
         if later := [other for other in found if other.version > each.version]:
             stored[each.identity] = later
         if deleted[row]:
@@ -55,6 +57,11 @@ def settle(batch: Batch, lookup: Lookup) -> None:
     batch.holes = ()
 
 
+def _place(plan: Plan, row: Stored) -> Place:
+    """In memory, to be compared."""
+    return tuple(replace(row.values[index], data=row.values[index].whole) for index in plan.moving)
+
+
 def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tuple[int, Place]]) -> None:
     """Tombstones with the versions of the rows that moved."""
     plan = batch.plan
@@ -65,8 +72,7 @@ def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tupl
     for index, (planned, column) in enumerate(zip(plan.columns, batch.columns, strict=False)):
         nothing = Value(planned.nullable, bytes(planned.codec.width or 1))
         more = _column(known.get(index, [nothing] * len(left)), like=column)
-        nulls = column.nulls + more.nulls if column.nulls is not None and more.nulls is not None else None
-        batch.columns[index] = EncodedColumn(nulls, column.values + more.values, column.spread)
+        batch.columns[index] = column.extended(more)
     versions, deleted = batch.columns[len(plan.columns) :]
     starts = [row * VERSION_BYTES for row, _ in left]
     versions.values += b"".join(versions.values[start : start + VERSION_BYTES] for start in starts)
@@ -76,4 +82,4 @@ def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tupl
 
 def _column(values: Sequence[Value], *, like: EncodedColumn) -> EncodedColumn:
     nulls = None if like.nulls is None else bytes([value.null for value in values])
-    return EncodedColumn(nulls, b"".join([value.data for value in values]), like.spread)
+    return EncodedColumn(nulls, b"".join([value.whole for value in values]), like.spread)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.adapt import Dumper
 
 from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
 from penstock.postgres.connection import keep_bytes, kept_bytes, translated
 from penstock.postgres.parts import Part, plan_parts
+from penstock.spill import Spill, Spilled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from psycopg.abc import Buffer
 
     from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
@@ -167,75 +164,75 @@ def _listed(columns: Sequence[str], *, of: str = "") -> sql.Composable:
 
 # Single rows
 
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """PostgreSQL's text of a value, as bytes."""
-
-    text: bytes
-
-
-class _TextDumper(Dumper):
-    """Sends a text as it is: in a SQL_ASCII database it need not be UTF-8."""
-
-    oid = 25
-
-    def dump(self, obj: _Text) -> Buffer:
-        return obj.text
+Row = tuple[bytes | Spilled | None, ...]
 
 
 def read_rows(
-    connection: Connection, table: Table, columns: Sequence[str], identities: Sequence[tuple[bytes, ...]]
-) -> dict[tuple[bytes, ...], tuple[bytes | None, ...]]:
-    """PostgreSQL's text of ``columns`` for the rows with these keys, as they are now; rows that are not there are left out.
-
-    An identity holds the text of ``table.key``'s columns, in that order. Raises SourceError.
-    """
-    found: dict[tuple[bytes, ...], tuple[bytes | None, ...]] = {}
-    with translated(f"reading rows of {table.full_name} again"):
-        operators = _operators(connection, table)
-        for start in range(0, len(identities), ROWS_A_QUERY):
-            some = identities[start : start + ROWS_A_QUERY]
-            found |= _rows(connection, table, columns, some, operators)
-    return found
-
-
-def _rows(
     connection: Connection,
     table: Table,
     columns: Sequence[str],
     identities: Sequence[tuple[bytes, ...]],
-    operators: dict[tuple[str, int], sql.SQL],
-) -> dict[tuple[bytes, ...], tuple[bytes | None, ...]]:
-    wanted = [sql.Identifier(f"k{place}") for place in range(len(table.key))]
-    one = sql.SQL("({})").format(sql.SQL(", ").join([sql.SQL("%s::int"), *(sql.SQL("%s::text") for _ in table.key)]))
-    parts = {
-        "columns": _listed(columns, of="t"),
-        "keys": sql.SQL(", ").join(wanted),
-        "relation": sql.SQL("{}" if table.partitioned else "only {}").format(sql.Identifier(table.schema, table.name)),
-        "equal": sql.SQL(" and ").join(
-            sql.SQL("t.{} {} w.{}::{}").format(sql.Identifier(name), operators[name, 3], column, _type(table, name))
-            for name, column in zip(table.key, wanted, strict=True)
-        ),
-    }
-    # A percent sign in a name stands for itself only where there are no placeholders: double it.
-    spelled = {name: sql.SQL(part.as_string(connection).replace("%", "%%")) for name, part in parts.items()}
-    query = sql.SQL(
-        "select w.place, {columns} from (values {values}) w (place, {keys}) join {relation} t on {equal}"
-    ).format(values=sql.SQL(", ").join([one] * len(identities)), **spelled)
-    statement = query.as_bytes(connection)
-    values: list[Any] = []
-    for place, identity in enumerate(identities):
-        values += (place, *map(_Text, identity))
-    with kept_bytes(connection), connection.cursor() as cursor:
-        cursor.adapters.register_dumper(_Text, _TextDumper)
-        cursor.execute(statement, values)
-        answer = cursor.pgresult
-    if answer is None:
-        return {}
-    return {
-        identities[int(answer.get_value(row, 0) or b"0")]: tuple(
-            answer.get_value(row, 1 + each) for each in range(len(columns))
-        )
-        for row in range(answer.ntuples)
-    }
+    *,
+    spill: Spill | None = None,
+) -> dict[tuple[bytes, ...], Row]:
+    """PostgreSQL's text of ``columns`` for the rows with these keys, as they are now; rows that are not there are left out.
+
+    An identity holds the text of ``table.key``'s columns, in that order. What is too large for memory goes into ``spill``. Raises
+    SourceError.
+    """
+    found: dict[tuple[bytes, ...], Row] = {}
+    spill = spill or Spill()
+    with translated(f"reading rows of {table.full_name} again"):
+        operators = _operators(connection, table)
+        for start in range(0, len(identities), ROWS_A_QUERY):
+            some = identities[start : start + ROWS_A_QUERY]
+            statement = _statement(table, columns, len(some), operators).as_bytes(connection)
+            with kept_bytes(connection):
+                for answer in _answers(connection, statement, some):
+                    texts = (answer.get_value(0, 1 + each) for each in range(len(columns)))
+                    found[some[int(answer.get_value(0, 0) or b"0")]] = tuple(
+                        [None if text is None else spill.keep(text) for text in texts]
+                    )
+    return found
+
+
+def _statement(
+    table: Table, columns: Sequence[str], count: int, operators: dict[tuple[str, int], sql.SQL]
+) -> sql.Composed:
+    """Asks for ``count`` keys. Its parameters are texts, key by key."""
+    width = len(table.key)
+    wanted = [sql.Identifier(f"k{place}") for place in range(width)]
+
+    def numbered(key: int) -> sql.Composed:
+        marks = [sql.SQL(str(key)), *(sql.SQL(f"${key * width + place + 1}::text") for place in range(width))]
+        return sql.SQL("({})").format(sql.SQL(", ").join(marks))
+
+    equal = [
+        sql.SQL("t.{} {} w.{}::{}").format(sql.Identifier(name), operators[name, 3], column, _type(table, name))
+        for name, column in zip(table.key, wanted, strict=True)
+    ]
+    return sql.SQL("select w.place, {} from (values {}) w (place, {}) join {}{} t on {}").format(
+        _listed(columns, of="t"),
+        sql.SQL(", ").join([numbered(key) for key in range(count)]),
+        sql.SQL(", ").join(wanted),
+        sql.SQL("" if table.partitioned else "only "),
+        sql.Identifier(table.schema, table.name),
+        sql.SQL(" and ").join(equal),
+    )
+
+
+def _answers(
+    connection: Connection, statement: bytes, identities: Sequence[tuple[bytes, ...]]
+) -> Iterator[pq.abc.PGresult]:
+    """The rows one by one, each a result of its own (PostgreSQL manual, 34.6): all together may be larger than memory."""
+    pgconn = connection.pgconn
+    pgconn.send_query_params(statement, [text for identity in identities for text in identity])
+    pgconn.set_single_row_mode()
+    while True:
+        while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
+            pass
+        result = wire.result(pgconn, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK)
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            wire.finish(pgconn)
+            return
+        yield result
