@@ -32,8 +32,8 @@ def _tables(case: Case, rows: int) -> None:
     )
 
 
-@pytest.mark.pg(">= 12")
-def test_rows_that_move(case: Case) -> None:
+def test_rows_that_move(served: Case) -> None:
+    case = served
     _tables(case, 400)
     case.define(options=OPTIONS)
     case.once()
@@ -66,26 +66,35 @@ def test_rows_that_move(case: Case) -> None:
 
 
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("seed", [1, 2])
-def test_rows_that_move_while_they_are_copied_and_killed(embedded: Case, seed: int) -> None:
-    _tables(embedded, 2000)
-    embedded.define(
+def test_rows_that_move_while_they_are_copied_and_killed(served: Case) -> None:
+    _killed_at_work(served, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_more_rows_that_move(case: Case, seed: int) -> None:
+    _killed_at_work(case, seed)
+
+
+def _killed_at_work(case: Case, seed: int) -> None:
+    _tables(case, 2000)
+    case.define(
         settings='copy_part_rows = 300\nmax_batch_rows = 200\nflush_interval = "50ms"\ncopy_workers = 1',
         options=OPTIONS,
     )
     stop = threading.Event()
-    workers = [threading.Thread(target=_change, args=(embedded, seed * 10 + number, stop)) for number in range(2)]
+    workers = [threading.Thread(target=_change, args=(case, seed * 10 + number, stop)) for number in range(2)]
     for worker in workers:
         worker.start()
     try:
         for failpoint in ("within a copy part:7", "after insert:12", "after insert:5", "before confirm:4"):
-            embedded.penstock("run", str(embedded.file), "--once", failpoint=failpoint)
+            case.penstock("run", str(case.file), "--once", failpoint=failpoint)
     finally:
         stop.set()
         for worker in workers:
             worker.join()
-    embedded.once()
-    embedded.assert_equal("public.t", "public.u")
+    case.once()
+    case.assert_equal("public.t", "public.u")
 
 
 def _change(case: Case, seed: int, stop: threading.Event) -> None:
