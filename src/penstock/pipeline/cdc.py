@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import Batch, Rejected, Relation, Truncate
+from penstock.batch import Batch, Rejected, Relation, Truncate, version_of
 from penstock.decode import StreamDecoder
 from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
@@ -114,6 +114,8 @@ class Cdc:
         self._decoder = self._new_decoder()
         self._confirmed = Lsn(0)
         self._first_seen.clear()
+        for lane in self._lanes.values():
+            lane.gate.connected()
         try:
             quiet = False
             while not self._over(quiet=quiet):
@@ -162,19 +164,27 @@ class Cdc:
         if lane is None or lane.record.state is State.FAILED:
             self._decoder.unbind(relation.oid)
             return
+        lane.gate.see()
+        if lane.gate.shut:
+            self._decoder.unbind(relation.oid)
+            return
         try:
             source = tuple_source(relation, lane.plan)
         except SchemaConflictError as error:
             await self._set_aside(lane, error)
             return
-        self._decoder.bind(relation.oid, lane.plan, source, lane.plan.table.old_is_full)
+        self._decoder.bind(relation.oid, lane.plan, source, lane.plan.table.old_is_full, self._since(lane))
+
+    def _since(self, lane: Lane) -> int:
+        """The version at which the changes of a table begin: what ended before the seam came with its copy."""
+        return version_of(self._epoch, lane.record.seam, 0) if lane.plan.at_seam else 0
 
     async def _truncate(self, item: Truncate) -> None:
         if self._settings.on_truncate == "ignore":
             return
         for oid in item.oids:
             lane = self._by_relation.get(oid)
-            if lane is None or lane.record.state is State.FAILED:
+            if lane is None or lane.record.state is State.FAILED or lane.gate.shut or item.version < self._since(lane):
                 continue
             if oid != lane.plan.table.oid:
                 await self._set_aside(lane, _leaf_truncated(lane))

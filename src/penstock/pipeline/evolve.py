@@ -66,7 +66,7 @@ def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
     if relation.replica_identity == "n" or plan.shape is Shape.HISTORY:
         return
     sent = {column.name for column in relation.columns if column.in_key or relation.replica_identity == "f"}
-    needed = plan.key or range(len(plan.columns))
+    needed = range(len(plan.columns)) if plan.keyless else [each for each in plan.key if each not in plan.moving]
     missing = [plan.columns[each].name for each in needed if plan.columns[each].name not in sent]
     if missing:
         raise _changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')

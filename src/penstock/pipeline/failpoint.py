@@ -9,7 +9,15 @@ import itertools
 import os
 import signal
 
-PLACES = ("after insert", "before save", "after save", "before confirm", "within a copy part", "after a copy part")
+PLACES = (
+    "after insert",
+    "before save",
+    "after save",
+    "before confirm",
+    "at the seam",
+    "within a copy part",
+    "after a copy part",
+)
 
 _name, _, _nth = os.environ.get("PENSTOCK_FAILPOINT", "").partition(":")
 _visits = itertools.count(1)

@@ -130,6 +130,8 @@ class Run:
             asyncio.Semaphore(at_a_time),
             self._wake,
             self._visible,
+            lambda: self._cdc.position,
+            self._reopen.set,
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
         self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
