@@ -50,19 +50,19 @@ MADE_AGAIN = ("drop table t", "create table t (id text primary key, w int)", "in
         ("after putting aside", MADE_AGAIN),
     ],
 )
-def test_killed(embedded: Case, place: str, statements: tuple[str, ...]) -> None:
-    embedded.database.execute(*TABLE)
-    embedded.define(settings='on_type_change = "resync"')
-    embedded.once()
-    embedded.database.execute(*statements)
-    embedded.once(failpoint=place, expect=KILLED)
-    embedded.database.execute("insert into t (id) values ('1000')")
-    embedded.once()
-    embedded.assert_equal("public.t")
-    embedded.database.execute("delete from t where id = '1000'")
-    embedded.once()
-    embedded.assert_equal("public.t")
-    left = embedded.query(
+def test_killed(served: Case, place: str, statements: tuple[str, ...]) -> None:
+    served.database.execute(*TABLE)
+    served.define(settings='on_type_change = "resync"')
+    served.once()
+    served.database.execute(*statements)
+    served.once(failpoint=place, expect=KILLED)
+    served.database.execute("insert into t (id) values ('1000')")
+    served.once()
+    served.assert_equal("public.t")
+    served.database.execute("delete from t where id = '1000'")
+    served.once()
+    served.assert_equal("public.t")
+    left = served.query(
         "select name from system.tables where database = 'shop' and name not like '%dropped%' order by 1"
     )
     assert left == [["t"], ["t_current"]]

@@ -28,78 +28,78 @@ def equal(case: Case, table: str = "public.t") -> None:
     case.wait_until(lambda: not case.differences(table), "both sides are equal", 30, lambda: case.differences(table))
 
 
-def test_partitions_come_and_go(embedded: Case) -> None:
-    embedded.database.execute(*PARTED, "create table u (id int primary key)")
-    embedded.define(settings=QUICK, tables='include = ["public.t", "public.u", "public.old*"]')
-    with embedded.running():
-        streaming(embedded, 2)
-        embedded.database.execute(
+def test_partitions_come_and_go(served: Case) -> None:
+    served.database.execute(*PARTED, "create table u (id int primary key)")
+    served.define(settings=QUICK, tables='include = ["public.t", "public.u", "public.old*"]')
+    with served.running():
+        streaming(served, 2)
+        served.database.execute(
             "create table t3 partition of t for values from (200) to (300)",
             "insert into t select i, 'new' from generate_series(200, 249) i",
             "update t set id = id + 200 where id between 50 and 59",
         )
-        equal(embedded)
-        embedded.database.execute(
+        equal(served)
+        served.database.execute(
             "create table t4 (id int primary key, v text)",
             "insert into t4 select i, 'brought along' from generate_series(300, 349) i",
             "alter table t attach partition t4 for values from (300) to (400)",
             "update t set v = 'changed' where id in (305, 120)",
             "delete from t where id = 306",
         )
-        equal(embedded)
-        assert "copied again" not in embedded.log()
-        embedded.database.execute(
+        equal(served)
+        assert "copied again" not in served.log()
+        served.database.execute(
             "insert into t values (399, 'x')", "alter table t detach partition t1", "alter table t1 rename to old1"
         )
-        equal(embedded)
-        embedded.wait_for("select count() from old1_current", 40)
-        equal(embedded, "public.old1")
-        embedded.database.execute("drop table t2", "insert into t values (398, 'y')")
-        equal(embedded)
-        embedded.database.execute("truncate t3", "insert into t values (201, 'after')")
-        equal(embedded)
-        embedded.database.execute(
+        equal(served)
+        served.wait_for("select count() from old1_current", 40)
+        equal(served, "public.old1")
+        served.database.execute("drop table t2", "insert into t values (398, 'y')")
+        equal(served)
+        served.database.execute("truncate t3", "insert into t values (201, 'after')")
+        equal(served)
+        served.database.execute(
             "create table t5 partition of t for values from (400) to (600) partition by range (id)",
             "create table t51 partition of t5 for values from (400) to (500)",
             "insert into t values (450, 'two levels')",
         )
-        equal(embedded)
-        before = embedded.log().count("copied again")
-        embedded.database.execute("truncate t", "insert into t values (451, 'after')", "insert into u values (1)")
-        equal(embedded)
-        embedded.wait_for("select count() from u_current", 1)
-        embedded.database.execute("alter table t add column w int default 6", "insert into t values (452, 'x', 7)")
-        equal(embedded)
-        assert embedded.log().count("copied again") == before
-    embedded.database.execute(
+        equal(served)
+        before = served.log().count("copied again")
+        served.database.execute("truncate t", "insert into t values (451, 'after')", "insert into u values (1)")
+        equal(served)
+        served.wait_for("select count() from u_current", 1)
+        served.database.execute("alter table t add column w int default 6", "insert into t values (452, 'x', 7)")
+        equal(served)
+        assert served.log().count("copied again") == before
+    served.database.execute(
         "drop table t51",
         "create table t6 partition of t for values from (600) to (700)",
         "insert into t values (601)",
     )
-    embedded.once()
-    embedded.assert_equal("public.t", "public.u", "public.old1")
+    served.once()
+    served.assert_equal("public.t", "public.u", "public.old1")
 
 
-def test_children_are_tables_of_their_own(embedded: Case) -> None:
-    embedded.database.execute("create table p (id int primary key, v text)", "insert into p values (1, 'parent')")
-    embedded.define(settings=QUICK)
-    with embedded.running():
-        streaming(embedded)
-        embedded.database.execute(
+def test_children_are_tables_of_their_own(served: Case) -> None:
+    served.database.execute("create table p (id int primary key, v text)", "insert into p values (1, 'parent')")
+    served.define(settings=QUICK)
+    with served.running():
+        streaming(served)
+        served.database.execute(
             "create table c (more int, primary key (id)) inherits (p)",
             "insert into c values (2, 'child', 3)",
             "alter table p add column w int default 4",
         )
-        embedded.wait_for("select count(w) from c_current", 1)
-        embedded.wait_for("select count(w) from p_current", 1)
-        embedded.database.execute("alter table c no inherit p", "insert into c values (5, 'own', 3, 4)", "truncate p")
-        embedded.wait_for("select count() from c_current", 2)
-        embedded.wait_for("select count() from p_current", 0)
+        served.wait_for("select count(w) from c_current", 1)
+        served.wait_for("select count(w) from p_current", 1)
+        served.database.execute("alter table c no inherit p", "insert into c values (5, 'own', 3, 4)", "truncate p")
+        served.wait_for("select count() from c_current", 2)
+        served.wait_for("select count() from p_current", 0)
 
 
 @pytest.mark.parametrize("mode", ["apply", "ignore"])
-def test_truncate(embedded: Case, mode: str) -> None:
-    embedded.database.execute(
+def test_truncate(served: Case, mode: str) -> None:
+    served.database.execute(
         "create table t (id serial primary key, v text)",
         "create table child (id int primary key, t int references t)",
         "create table other (id int primary key)",
@@ -107,10 +107,10 @@ def test_truncate(embedded: Case, mode: str) -> None:
         "insert into child select i, i from generate_series(1, 50) i",
         "insert into other values (1)",
     )
-    embedded.define(settings=f'{QUICK}\non_truncate = "{mode}"')
-    with embedded.running():
-        streaming(embedded, 3)
-        embedded.database.execute(
+    served.define(settings=f'{QUICK}\non_truncate = "{mode}"')
+    with served.running():
+        streaming(served, 3)
+        served.database.execute(
             "begin; insert into t (v) values ('before'); truncate t restart identity cascade; insert into t (v) values ('after');"
             " insert into child values (1000, 1); commit",
             "begin; insert into other values (2); truncate other, child; insert into other values (3); commit",
@@ -118,25 +118,25 @@ def test_truncate(embedded: Case, mode: str) -> None:
             "insert into other values (4)",
         )
         kept = {"apply": ("1", "0", "2"), "ignore": ("51", "51", "4")}[mode]
-        embedded.wait_for("select count() from other_current", kept[2])
-        embedded.wait_for("select count() from t_current", kept[0])
-        embedded.wait_for("select count() from child_current", kept[1])
-        assert embedded.query("select v from t_current where id = 1") == [["after"]]
-    embedded.once()
-    assert embedded.query("select count() from t_current") == [[kept[0]]]
+        served.wait_for("select count() from other_current", kept[2])
+        served.wait_for("select count() from t_current", kept[0])
+        served.wait_for("select count() from child_current", kept[1])
+        assert served.query("select v from t_current where id = 1") == [["after"]]
+    served.once()
+    assert served.query("select count() from t_current") == [[kept[0]]]
 
 
-def test_truncate_while_the_table_is_copied(embedded: Case) -> None:
-    embedded.database.execute(
+def test_truncate_while_the_table_is_copied(served: Case) -> None:
+    served.database.execute(
         "create table t (id int primary key, v text)",
         "insert into t select i, repeat('x', 500) from generate_series(1, 20000) i",
     )
-    embedded.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
-    with embedded.running():
-        embedded.wait_for("select count() > 0 from t", 1)
-        embedded.database.execute(
+    served.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
+    with served.running():
+        served.wait_for("select count() > 0 from t", 1)
+        served.database.execute(
             "begin; insert into t values (0, 'a'); truncate t; insert into t values (1, 'b'); commit"
         )
-        streaming(embedded)
-        equal(embedded)
-        assert embedded.query("select id, v from t_current") == [["1", "b"]]
+        streaming(served)
+        equal(served)
+        assert served.query("select id, v from t_current") == [["1", "b"]]

@@ -88,6 +88,9 @@ class Changes:
             return True
         plan = replace(with_types_of(old, plan), table=new, target=target)
         keep_lost = self._means.pipe.settings.on_truncate == "ignore"
+        if plan.at_seam and lane.record.state in (State.WAITING, State.COPYING):
+            await self.again(lane, "its definition has changed while it was copied")
+            return False
         todo = change(old, plan, truncated_by=lane.truncated_by, ignore_lost=keep_lost)
         if todo.refused and self._means.pipe.settings.on_type_change == "fail":
             raise refused(new, todo.refused)

@@ -10,6 +10,7 @@ from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
 from penstock.errors import BadDataError, ValueUnreadableError
+from penstock.pipeline import places
 from penstock.pipeline.alteration import perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
@@ -105,9 +106,11 @@ class SourceEnd:
         except ValueUnreadableError as error:  # it stops its table only
             raise BadDataError(error.message, hint=error.hint) from None
 
-    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+    def snapshot(
+        self, report: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> AbstractContextManager[tuple[str, Lsn]]:
         """An exported snapshot, and the position of the stream at which it was taken."""
-        return slot.exported_snapshot(self.connector)
+        return slot.exported_snapshot(self.connector, report=report, stopped=stopped)
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
@@ -145,9 +148,11 @@ class DestinationEnd:
 
     def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
-        if batch.holes:
-            with folder_errors(self.client.scratch):
+        with folder_errors(self.client.scratch):
+            if any(hole.columns for hole in batch.holes):
                 complete(batch, self, self._source, doubt, counters, self.client.spill())
+            if batch.holes:  # by now they only name the rows
+                places.settle(batch, self)
         self._writer.insert(batch)
 
     def newest(
@@ -155,6 +160,10 @@ class DestinationEnd:
     ) -> Mapping[Identity, Stored]:
         """The newest stored row of each key."""
         return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
+
+    def places(self, plan: Plan, identities: Sequence[Identity]) -> Mapping[Identity, Sequence[Stored]]:
+        """The rows of each key that are alive, one a place."""
+        return lookup.places(self.client, self.database, plan, identities)
 
     def alter(self, plans: tuple[Plan, Plan], step: Alteration, todo: Change, ways: Ways) -> None:
         """Bring the table from the first plan to the second, and its view with it. May be repeated."""

@@ -68,7 +68,7 @@ def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
     if relation.replica_identity == "n" or plan.shape is Shape.HISTORY:
         return
     sent = {column.name for column in relation.columns if column.in_key or relation.replica_identity == "f"}
-    needed = plan.key or range(len(plan.columns))
+    needed = range(len(plan.columns)) if plan.keyless else [each for each in plan.key if each not in plan.moving]
     missing = [plan.columns[each].name for each in needed if plan.columns[each].name not in sent]
     if missing:
         raise changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')
@@ -139,7 +139,7 @@ def change(old: Plan, new: Plan, *, truncated_by: frozenset[str] = frozenset(), 
     rewritten = _content_changed(old.table, new.table, added)
     attached = tuple(dict(new.table.storage).keys() - dict(old.table.storage).keys()) if new.table.partitioned else ()
     again = "" if ignore_lost else _lost(old.table, new.table, truncated_by)
-    if ((rewritten or attached) and new.keyless) or (rewritten and new.table.partitioned):
+    if ((rewritten or attached) and new.at_seam) or (rewritten and new.table.partitioned):
         again = "its rows were rewritten, or a partition was attached"
     return Change(again=again) if again else replace(changes, attached=attached, reread=rewritten)
 
@@ -168,8 +168,6 @@ def _needs_copy(old: Plan, new: Plan, changes: Change) -> str:
     keys = [[plan.table.column(plan.columns[index].name).number for index in plan.key] for plan in (old, new)]
     if keys[0] != keys[1] or key_numbers(old.table) != key_numbers(new.table):
         return "its key has changed"
-    if new.keyless and changes.touches:
-        return "its columns have changed, and a table without a key is sorted by all of them"
     in_key = {plan.columns[index].name for plan in (old, new) for index in plan.key}
     touched = {name for pair in changes.renamed for name in pair} | {column.name for column in changes.retyped}
     if in_key & touched:

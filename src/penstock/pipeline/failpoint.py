@@ -14,6 +14,7 @@ PLACES = (
     "before save",
     "after save",
     "before confirm",
+    "at the seam",
     "within a copy part",
     "after a copy part",
     "before an alteration",

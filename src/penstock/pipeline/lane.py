@@ -19,7 +19,8 @@ from penstock.errors import PenstockError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Rate
 from penstock.pipeline import failpoint, retry
-from penstock.pipeline.complete import Doubt
+from penstock.pipeline.complete import NOWHERE_YET, Doubt, NotCopiedError
+from penstock.pipeline.gate import Gate
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-NOWHERE_YET = 1 << 62  # beyond every position
 FEW_ROWS = 50  # so few rows need not wait for more
 
 
@@ -54,6 +54,8 @@ class Surroundings:
     inserting: asyncio.Semaphore
     wake: asyncio.Event  # set when a lane has changed: the loop has a look
     visible: Callable[[int, int], None]  # commit time in µs, rows: these are readable now
+    position: Callable[[], int]  # what the stream's connection has reached
+    reopen: Callable[[], None]  # asks for a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,16 @@ class Lane:
         self._waiting: deque[Batch | Step] = deque()
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
-        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt, lambda: self.record.base)
+        self._doubt = Doubt(
+            record.doubt,
+            self._copied_until,
+            self._keep_doubt,
+            base=lambda: self.record.base,
+            exact=lambda: self.plan.at_seam,
+        )
         self._flushed_at = 0.0
+        again = plan.at_seam and record.state in (State.WAITING, State.COPYING)  # its snapshot is gone, or never was
+        self.gate = Gate(around.position, around.reopen, shut=again)
 
     # Batches
 
@@ -118,7 +128,9 @@ class Lane:
 
     def floors(self) -> Iterator[int]:
         """The floors of all that is not yet durable."""
-        return (batch.floor for batch in self._waiting)
+        if self.record.state is not State.FAILED:
+            yield from self.gate.floors()
+        yield from (batch.floor for batch in self._waiting)
 
     @property
     def oldest_commit(self) -> int:
@@ -127,10 +139,19 @@ class Lane:
 
     def submit(self, batch: Batch | Step) -> None:
         """Queue a batch, or a step, behind those that wait."""
+        if self.gate.shut and not isinstance(batch, Step):
+            return
         self._waiting.append(batch)
         self._flushed_at = time.monotonic()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name=f"lane {self.plan.target}")
+
+    def hold(self, floor: int | None = None) -> None:
+        """Write nothing more until the gate is released, and read again what comes from here on (or from ``floor`` on)."""
+        self.gate.hold(floor)
+        first = list(self._waiting)[:1]  # it may be in flight
+        steps = [each for each in list(self._waiting)[1:] if isinstance(each, Step)]
+        self._waiting = deque([*first, *steps])
 
     async def drained(self) -> None:
         """Wait until nothing waits or is in flight: the barrier before DDL. Raises what the pipe must stop for."""
@@ -170,10 +191,16 @@ class Lane:
             self.trouble = ""
 
     async def _write(self, batch: Batch) -> None:
-        if self.record.state is State.FAILED:
+        if self.record.state is State.FAILED or self.gate.shut:
             return
         try:
             await retry.for_ever(lambda: self._insert(batch), self._around.stop, self.report)
+        except NotCopiedError:
+            if self.record.state is State.COPYING:
+                self.hold(batch.floor)
+            else:  # it is by now
+                await self._write(batch)
+            return
         except TableError as error:
             await self.fail(error)
             return
@@ -213,6 +240,12 @@ class Lane:
         if error.message != self.trouble:
             log.warning("trying again", table=self.record.full_name, why=error.message, fix=error.hint)
         self.trouble = error.message
+
+    def say(self, note: str) -> None:
+        """Remember what is waited for, and say it once."""
+        if note != self.trouble:
+            log.info("waiting", table=self.record.full_name, why=note)
+        self.trouble = note
 
     # Flushing
 

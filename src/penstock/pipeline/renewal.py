@@ -129,6 +129,7 @@ class Renewal:
         await copies.hold(lane)
         await copies.forget(lane)
         record.set_back(beside=lane.ahead.shape is not Shape.NULL)
+        lane.gate.restart(shut=lane.ahead.at_seam)
         await lane.save()
         failpoint.reached("after set back")
 
@@ -148,6 +149,7 @@ class Renewal:
             plan = with_types_of(lane.ahead, plan)
         plan = replace(plan, target=lane.record.building or lane.target)
         lane.ahead, lane.looked, lane.skipping = plan, None, False
+        lane.gate.restart(shut=plan.at_seam)
         lane.since, lane.announced = version_of(means.epoch, position, 0), False
         lane.horizon = version_of(means.epoch, await means.in_thread(lane, means.source.goal), 0)
         self._stream.rebind(lane)

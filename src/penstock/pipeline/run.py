@@ -138,6 +138,8 @@ class Run:
             asyncio.Semaphore(at_a_time),
             self._wake,
             self._visible,
+            lambda: self._cdc.position,
+            self._ask_anew,
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
         self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
@@ -239,6 +241,9 @@ class Run:
         )
 
     # What is being waited for
+
+    def _ask_anew(self) -> None:
+        self._sessions.ask_anew()
 
     def _opened(self) -> None:
         self._trouble = ""
