@@ -264,21 +264,16 @@ def _unescape(text: str) -> str | None:
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text) if "\\" in text else text
 
 
-@pytest.fixture(params=["embedded", "server"])
-def case(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Case]:
+@pytest.fixture(params=["embedded", "served"])
+def case(request: pytest.FixtureRequest, database: Database) -> Case:
     """A pipe into an embedded ClickHouse, and the same into a server."""
-    if request.param == "embedded":
-        yield Case(tmp_path, database, f"chdb://{tmp_path}/chdb")
-        return
-    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
-    server.query("drop database if exists shop sync")
-    yield Case(tmp_path, database, server.dsn(), server)
-    server.query("drop database if exists shop sync")
+    chosen: Case = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture
-def served(database: Database, clickhouse_server: ClickHouseServer, tmp_path: Path) -> Iterator[Case]:
-    """A pipe into a ClickHouse server, which others may use too."""
+def served(clickhouse_server: ClickHouseServer, database: Database, tmp_path: Path) -> Iterator[Case]:
+    """A pipe into a server: quick to start and to ask."""
     clickhouse_server.query("drop database if exists shop sync")
     yield Case(tmp_path, database, clickhouse_server.dsn(), clickhouse_server)
     clickhouse_server.query("drop database if exists shop sync")

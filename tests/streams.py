@@ -52,9 +52,7 @@ def wild_update(faker: Faker, schema: Schema) -> bytes:
 
 def stream_of(faker: Faker, schema: Schema, changes: int) -> list[bytes]:
     """Chunks of whole frames."""
-    workload = Workload(
-        faker, schema, key_of=lambda row: [row[index] for index in schema.plan.identity or range(len(row))]
-    )
+    workload = Workload(faker, schema, key_of=lambda row: [row[index] for index in schema.plan.identity])
     workload.start(3)
     rng = faker.rng
     chunks = [schema.relation + schema.relation_of(LEAF) + frame.relation(STRANGER, [("x", 25)])]

@@ -25,6 +25,7 @@ def of_stream(
     limits: tuple[int, int],
     *,
     take_each: int = 0,
+    since: int = 0,
 ) -> Trace:
     """``plans``: by relation, the plan and whether old tuples are whole. Rows are taken after every ``take_each`` chunks."""
     stream = module.StreamDecoder(*limits, 1)
@@ -37,7 +38,8 @@ def of_stream(
                 seen.append(_checked(item))
                 if isinstance(item, Relation) and item.oid in plans:
                     plan, full = plans[item.oid]
-                    stream.bind(item.oid, plan, plan.source_of(tuple(column.name for column in item.columns)), full)
+                    source = plan.source_of(tuple(column.name for column in item.columns))
+                    stream.bind(item.oid, plan, source, full, since)
             seen.append((dict(stream.pending), stream.position, stream.received, stream.committed_at))
             seen.append((stream.changes, stream.transactions, stream.reply_requested))
             if take_each and number % take_each == 0:

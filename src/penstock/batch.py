@@ -6,7 +6,7 @@ completed before the block is sent (design.md, invariant 5).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from penstock.spill import Spilled, read
@@ -28,17 +28,28 @@ class EncodedColumn:
     nulls: bytes | None
     values: bytes
     spread: Callable[[bytes], bytes] | None = field(default=None, compare=False, repr=False)
-    pieces: list[bytes | Spilled] | None = None  # instead of the values, where some of them wait in a file
+    pieces: list[bytes | memoryview | Spilled] | None = None  # instead of the values, where some of them wait in a file
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         """What the block holds of it."""
         if self.nulls is not None:
             yield self.nulls
         if self.pieces is not None and self.spread is None:
             yield from map(read, self.pieces)
             return
-        values = self.values if self.pieces is None else b"".join(map(read, self.pieces))
+        values = self.whole
         yield self.spread(values) if self.spread else values
+
+    @property
+    def whole(self) -> bytes:
+        """The values, in memory."""
+        return self.values if self.pieces is None else b"".join(map(read, self.pieces))
+
+    def extended(self, more: EncodedColumn) -> EncodedColumn:
+        """With the values of more rows behind."""
+        nulls = None if self.nulls is None or more.nulls is None else self.nulls + more.nulls
+        pieces = None if self.pieces is None else [*self.pieces, more.values]
+        return EncodedColumn(nulls, self.values + more.values, self.spread, pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A row with unchanged values that no earlier row of its batch could fill.
+    """A row with unchanged values that no earlier row of its batch could fill; of a plan with ``moving`` columns every row.
 
     ``columns`` are indices into the plan's columns. ``offsets`` give, a column, the byte in ``EncodedColumn.values`` at which the
     placeholder stands (the encoding of the type's zero: one 0 byte for a String, ``width`` 0 bytes otherwise).
@@ -116,7 +127,7 @@ class Batch:
     unfit: tuple[Unfit, ...] = ()
     text_bytes: int = 0  # of PostgreSQL's text, before encoding
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         """The body of ``INSERT … FORMAT Native``: exactly one block (ClickHouse manual, Formats, Native)."""
         types = [*((column.name, column.wire) for column in self.plan.columns), *self.plan.wire_metadata]
         yield varint(len(types)) + varint(self.rows)
@@ -132,7 +143,7 @@ class Batch:
     def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
         """Put values into holes, by (row, column). Holes left over stay the type's zero: their rows must be marked deleted.
 
-        There are no holes afterwards: a batch that is sent again must not be filled again.
+        No values are missing afterwards: a batch that is sent again must not be filled again.
         """
         for index, column in enumerate(self.columns[: len(self.plan.columns)]):
             places = sorted(
@@ -147,7 +158,21 @@ class Batch:
                     self.plan.columns[index].codec.width or 1,
                     {row: fills[row, index] for _, row in places},
                 )
-        self.holes = ()
+        self.holes = tuple(replace(hole, columns=(), offsets=()) for hole in self.holes) if self.plan.moving else ()
+
+    def values(self, index: int) -> list[Value]:
+        """One of the plan's columns, cut into its values."""
+        whole, width = self.columns[index].whole, self.plan.columns[index].codec.width
+        nulls = self.columns[index].nulls or bytes(self.rows)
+        if width:
+            cut = (whole[start : start + width] for start in range(0, self.rows * width, width))
+            return [Value(bool(null), data) for null, data in zip(nulls, cut, strict=True)]
+        values, start = [], 0
+        for null in nulls:
+            end = _end(whole, start)
+            values.append(Value(bool(null), whole[start:end]))
+            start = end
+        return values
 
     def stamp(self, version: int) -> None:
         """Give every row this version."""
@@ -163,23 +188,33 @@ class Batch:
 
 
 def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:
-    pieces: list[bytes | Spilled] = []
-    old = column.values
+    pieces: list[bytes | memoryview | Spilled] = []
+    old = memoryview(column.values)
     done = 0
     for offset, row in places:
         pieces += (old[done:offset], values[row].data)
         done = offset + placeholder
     pieces.append(old[done:])
-    whole = [each for each in pieces if isinstance(each, bytes)]
+    whole = [each for each in pieces if not isinstance(each, Spilled)]
     if len(whole) == len(pieces):
         column.values = b"".join(whole)
     else:
-        column.values, column.pieces = b"".join(whole), pieces  # the former for the size only
+        column.pieces = pieces  # the values stay for the size, and for what is cut from them
     if column.nulls is not None:
         nulls = bytearray(column.nulls)
         for _, row in places:
             nulls[row] = values[row].null
         column.nulls = bytes(nulls)
+
+
+def _end(values: bytes, start: int) -> int:
+    """Where the value of varying width ends that begins at ``start``: a varint length stands before it."""
+    length = shift = 0
+    while values[start] > 0x7F:
+        length |= (values[start] & 0x7F) << shift
+        shift += 7
+        start += 1
+    return start + 1 + (length | values[start] << shift)
 
 
 def varint(number: int) -> bytes:

@@ -136,14 +136,18 @@ class TableOptions(Section):
     exclude_columns: tuple[str, ...] = Field(default=(), description="Columns that are not replicated.")
     order_by: tuple[str, ...] = Field(
         default=(),
-        description="Columns to sort by, before the source's key, which always follows. Empty: the key alone.",
+        description="Columns to sort by, before the source's key, which always follows. Any column may be named. "
+        "Those that PostgreSQL does not tell of an old row cost a look-up for each change, and changes wait for the table's copy. "
+        "Empty: the key alone.",
     )
     shape: Literal["current", "history", "null"] = Field(
         default="current",
         description="`current`: the rows as they are now. `history`: every change a row. "
         "`null`: nothing is stored, materialized views are fed.",
     )
-    partition_by: str = Field(default="", description="ClickHouse's PARTITION BY expression. Empty: none.")
+    partition_by: str = Field(
+        default="", description="ClickHouse's PARTITION BY expression, of any columns. Empty: none."
+    )
     types: dict[str, str] = Field(
         default={}, description="ClickHouse types for columns, instead of those of the type map."
     )

@@ -19,7 +19,8 @@
     │   └── DestinationRefusedError      password, privilege, setting                  needs the operator
     └── TableError                  stops one table; the others go on
         ├── KeyMissingError         no replica identity
-        ├── SchemaConflictError     the destination's table does not fit, or the source's changed
+        ├── SchemaConflictError     the source's table changed
+        │   └── TargetConflictError the destination's table does not fit, or is gone     by itself, when it fits again
         ├── UnfitKeyError           a key value that its ClickHouse type cannot hold
         ├── UnfitValueError         the same of another column, where on_unfit = "fail"
         └── BadDataError            ClickHouse refused a block that it was sent
@@ -153,7 +154,11 @@ class KeyMissingError(TableError):
 
 
 class SchemaConflictError(TableError):
-    """The destination's table does not fit the source's."""
+    """The table's definition cannot be followed."""
+
+
+class TargetConflictError(SchemaConflictError):
+    """The destination's table lacks something, or is gone. When it is mended the table is copied again by itself."""
 
 
 class UnfitKeyError(TableError):

@@ -60,10 +60,10 @@ class Plan:
     """How one table's rows become blocks. Column order is the source's, then the metadata columns (``metadata``).
 
     ``key`` holds indices into ``columns``: the sorting key without metadata. A row whose key differs from its old
-    tuple's, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``). It is empty
-    for a keyless table: every column of the old tuple goes into the tombstone, and ClickHouse sorts by the row's hash.
-    ``identity`` holds the indices that find a row in the source again, part of ``key``; empty for a keyless table.
-    An unfit value there rejects the row: two keys must never merge.
+    tuple's, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``).
+    ``identity`` holds the indices that find a row in the source again, part of ``key``; empty for a keyless table, whose
+    every UPDATE is a tombstone that holds the whole old row, and the new row.
+    An unfit value in the identity rejects the row: two keys must never merge.
     """
 
     table: Table
@@ -80,7 +80,24 @@ class Plan:
     @property
     def keyless(self) -> bool:
         """Whether the whole row is its own key."""
-        return not self.key
+        return not self.identity
+
+    @property
+    def event_log(self) -> bool:
+        """Whether rows are events, none of which takes another's place: those of a history, and of a table without a key."""
+        return self.shape is Shape.HISTORY or (self.keyless and self.shape is Shape.CURRENT)
+
+    @property
+    def at_seam(self) -> bool:
+        """Whether copy and stream must meet exactly: a streamed row cannot take the place of a copied one."""
+        return self.event_log or bool(self.moving)
+
+    @property
+    def moving(self) -> tuple[int, ...]:
+        """Columns of the sorting key whose old value no DELETE or UPDATE tells: it is looked up in the destination."""
+        if self.shape is not Shape.CURRENT or self.keyless or self.table.old_is_full:
+            return ()
+        return tuple(index for index in self.key if index not in self.identity)
 
     @property
     def wire_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -108,7 +125,7 @@ class Plan:
 
 
 OPERATION_TYPE = "Enum8(" + ", ".join(f"'{each.name.lower()}' = {each.value}" for each in Operation) + ")"
-METADATA_NAMES = ("version", "is_deleted", "synced_at", "operation", "committed_at", "hash")
+METADATA_NAMES = ("version", "is_deleted", "synced_at", "operation", "committed_at", "copies")
 
 
 def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
@@ -194,18 +211,7 @@ def _key_names(table: Table, options: TableOptions, shape: Shape) -> tuple[str, 
             hint="Take the key's columns out of exclude_columns.",
         )
     if not table.key:
-        if options.order_by:
-            raise ConfigError(
-                f"{table.full_name}: order_by needs a table with a key",
-                hint="Add a primary key, or leave order_by out.",
-            )
-        return ()
-    missing = [name for name in options.order_by if name not in table.identity and not table.old_is_full]
-    if missing and shape is Shape.CURRENT:
-        raise ConfigError(
-            f"{table.full_name}: order_by names {', '.join(missing)}, which PostgreSQL does not send with a DELETE",
-            hint=f"Run: {identity_statement(table)} Or leave the column out of order_by.",
-        )
+        return options.order_by  # every column is known of every event
     return (*options.order_by, *(name for name in table.key if name not in options.order_by))
 
 

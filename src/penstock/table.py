@@ -67,6 +67,9 @@ class Leaf:
     name: str
     replica_identity: ReplicaIdentity
     column_names: tuple[str, ...]  # attnum order, without dropped and generated ones
+    stamp: str = (
+        ""  # xmin of its pg_class row: the transaction that made, truncated or rewrote it, or changed it otherwise
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def test_a_changed_table_is_set_aside_and_the_others_go_on(embedded: Case) -> No
     embedded.define()
     embedded.once()
     embedded.database.execute(
-        "alter table t add column w int", "insert into t values (1000, 'x', 1)", "insert into u values (1)"
+        "alter table t alter v type int using 5", "insert into t values (1000, 1)", "insert into u values (1)"
     )
     done = embedded.penstock("run", str(embedded.file), "--once")
     refused(done, 1)
@@ -146,7 +146,7 @@ def test_a_changed_table_is_set_aside_and_the_others_go_on(embedded: Case) -> No
     again = embedded.penstock("run", str(embedded.file), "--once", "--json")
     tables = {table["full_name"]: table for table in json.loads(again.stdout)["tables"]}
     assert tables["public.t"]["state"] == "failed"
-    assert "have changed" in tables["public.t"]["last_error"] or 'column "w" is new' in tables["public.t"]["last_error"]
+    assert 'column "v" has another type' in tables["public.t"]["last_error"]
     assert tables["public.u"]["state"] == "streaming"
 
 
@@ -154,11 +154,11 @@ def test_a_table_is_copied_again_and_a_pipe_removed(case: Case) -> None:
     case.database.execute(*TABLE, "create table u (id int primary key)")
     case.define()
     case.once()
-    case.database.execute("alter table t add column w int default 7", "insert into t values (1000, 'x', 1)")
+    case.database.execute("alter table t alter v type int using 5", "insert into t values (1000, 1)")
     case.once(expect=1)
     refused(case.penstock("resync", str(case.file), "public.tt"), 2, "no table public.tt", "Did you mean public.t")
     assert case.penstock("resync", str(case.file), "public.t").returncode == 0
-    case.database.execute("update t set v = 'y' where id < 50", "delete from t where id = 99")
+    case.database.execute("update t set v = 6 where id < 50", "delete from t where id = 99")
     case.once()
     case.assert_equal("public.t", "public.u")
     case.database.execute("delete from t where id > 90")
@@ -178,11 +178,11 @@ def test_a_destination_table_that_does_not_fit(case: Case) -> None:
     case.once()
     case.database.execute("create table wide (id bigint primary key)")
     case.define(
-        tables='include = ["public.*"]',
-        options='[tables.options."public.wide"]\ntarget = "u"\n[tables.options."public.u"]\ntarget = "u3"',
+        tables='include = ["public.wide"]',
+        options='[tables.options."public.wide"]\ntarget = "u"',
     )
     done = case.penstock("run", str(case.file), "--once")
-    refused(done, 1, r"(Int32|have changed)")
+    refused(done, 1, "Int32")
 
 
 def test_values_that_do_not_fit(embedded: Case) -> None:

@@ -21,114 +21,112 @@ def streaming(case: Case, tables: int = 1) -> None:
     case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
-def test_new_tables_are_taken_in(embedded: Case) -> None:
-    embedded.database.execute(*TABLE)
-    embedded.define(settings=QUICK, tables='exclude = ["public.secret*"]')
-    with embedded.running(expect=1):  # because of the one without a key
-        streaming(embedded)
-        embedded.database.execute(
+def test_new_tables_are_taken_in(served: Case) -> None:
+    served.database.execute(*TABLE)
+    served.define(settings=QUICK, tables='exclude = ["public.secret*"]')
+    with served.running(expect=1):  # because of the one without a key
+        streaming(served)
+        served.database.execute(
             "begin; create table more (id int primary key, v text); insert into more values (1, 'at once'); commit",
             "insert into more values (2, 'right after')",
             "create table secrets (id int primary key)",
             "create table keyless (id int)",
             "insert into keyless values (1)",
         )
-        embedded.wait_for("select count() from more_current", 2)
-        embedded.database.execute(
+        served.wait_for("select count() from more_current", 2)
+        served.database.execute(
             "insert into more select i, 'later' from generate_series(3, 50) i", "delete from more where id = 1"
         )
-        embedded.wait_for("select count() from more_current", 49)
-        streaming(embedded, 2)
-        embedded.assert_equal("public.t", "public.more")
-        embedded.wait_until(lambda: "table refused" in embedded.log(), "the table without a key is named")
-        embedded.database.execute("delete from keyless")  # which the source would refuse if it were published
-    assert embedded.query("select count() from system.tables where name in ('secrets', 'keyless')") == [["0"]]
-    embedded.database.execute(
+        served.wait_for("select count() from more_current", 49)
+        streaming(served, 2)
+        served.assert_equal("public.t", "public.more")
+        served.wait_until(lambda: "table refused" in served.log(), "the table without a key is named")
+        served.database.execute("delete from keyless")  # which the source would refuse if it were published
+    assert served.query("select count() from system.tables where name in ('secrets', 'keyless')") == [["0"]]
+    served.database.execute(
         "drop table keyless", "create table down (id int primary key)", "insert into down values (1)"
     )
-    embedded.once()
-    embedded.assert_equal("public.t", "public.more", "public.down")
+    served.once()
+    served.assert_equal("public.t", "public.more", "public.down")
 
 
-def test_new_tables_are_only_told(embedded: Case) -> None:
-    embedded.database.execute(*TABLE)
-    embedded.define(settings=QUICK + '\non_new_table = "report"')
-    with embedded.running():
-        streaming(embedded)
-        embedded.database.execute("create table more (id int primary key)")
-        embedded.wait_until(lambda: "table=public.more" in embedded.log(), "the table is named", 20)
-        assert embedded.database.fetch("select tablename from pg_publication_tables") == [("t",)]
+def test_new_tables_are_only_told(served: Case) -> None:
+    served.database.execute(*TABLE)
+    served.define(settings=QUICK + '\non_new_table = "report"')
+    with served.running():
+        streaming(served)
+        served.database.execute("create table more (id int primary key)")
+        served.wait_until(lambda: "table=public.more" in served.log(), "the table is named", 20)
+        assert served.database.fetch("select tablename from pg_publication_tables") == [("t",)]
 
 
-def test_a_table_is_renamed_and_moved(embedded: Case) -> None:
-    embedded.database.execute(*TABLE, "create schema other")
-    embedded.define(settings=QUICK, tables='include = ["public.*", "other.*"]')
-    with embedded.running():
-        streaming(embedded)
-        embedded.database.execute(
+def test_a_table_is_renamed_and_moved(served: Case) -> None:
+    served.database.execute(*TABLE, "create schema other")
+    served.define(settings=QUICK, tables='include = ["public.*", "other.*"]')
+    with served.running():
+        streaming(served)
+        served.database.execute(
             "insert into t values (101, 'before')",
             "alter table t rename to renamed",
             "insert into renamed values (102, 'y')",
         )
-        embedded.wait_for("select count() from renamed_current", 102)
-        embedded.assert_equal("public.renamed")
-        embedded.database.execute(
+        served.wait_for("select count() from renamed_current", 102)
+        served.assert_equal("public.renamed")
+        served.database.execute(
             "alter table renamed set schema other", "alter table other.renamed add column w int default 4"
         )
-        embedded.wait_for("select count(w) from renamed_current", 102)
-        embedded.assert_equal("other.renamed")
-    embedded.database.execute(
-        "alter table other.renamed rename to again", "insert into other.again values (103, 'z', 1)"
-    )
-    embedded.once()
-    embedded.assert_equal("other.again")
-    assert embedded.query("select count() from system.tables where database = 'shop'") == [["2"]]
+        served.wait_for("select count(w) from renamed_current", 102)
+        served.assert_equal("other.renamed")
+    served.database.execute("alter table other.renamed rename to again", "insert into other.again values (103, 'z', 1)")
+    served.once()
+    served.assert_equal("other.again")
+    assert served.query("select count() from system.tables where database = 'shop'") == [["2"]]
 
 
-def test_tables_change_places(embedded: Case) -> None:
-    embedded.database.execute(
+def test_tables_change_places(served: Case) -> None:
+    served.database.execute(
         *TABLE, "create table t_new (id int primary key, v text)", "insert into t_new values (1, 'new')"
     )
-    embedded.define(settings=QUICK)
-    with embedded.running():
-        streaming(embedded, 2)
-        embedded.database.execute(
+    served.define(settings=QUICK)
+    with served.running():
+        streaming(served, 2)
+        served.database.execute(
             "begin; alter table t rename to t_old; alter table t_new rename to t; commit",
             "insert into t values (2, 'x')",
         )
-        embedded.wait_for("select count() from t_current", 2, 20)
-        embedded.wait_for("select count() from t_old_current", 100, 20)
-        embedded.assert_equal("public.t", "public.t_old")
-        embedded.database.execute(
+        served.wait_for("select count() from t_current", 2, 20)
+        served.wait_for("select count() from t_old_current", 100, 20)
+        served.assert_equal("public.t", "public.t_old")
+        served.database.execute(
             "begin; alter table t rename to x; alter table t_old rename to t; alter table x rename to t_old; commit",
             "insert into t values (1000, 'swapped')",
         )
-        embedded.wait_for("select count() from t_current", 101, 30)
-        embedded.wait_for("select count() from t_old_current", 2, 30)
-        embedded.assert_equal("public.t", "public.t_old")
-    embedded.once()
-    embedded.assert_equal("public.t", "public.t_old")
+        served.wait_for("select count() from t_current", 101, 30)
+        served.wait_for("select count() from t_old_current", 2, 30)
+        served.assert_equal("public.t", "public.t_old")
+    served.once()
+    served.assert_equal("public.t", "public.t_old")
 
 
-def test_a_table_is_dropped_and_made_again(embedded: Case) -> None:
-    embedded.database.execute(*TABLE, "create table u (id int primary key)")
-    embedded.define(settings=QUICK)
-    with embedded.running():
-        streaming(embedded, 2)
-        embedded.database.execute(
+def test_a_table_is_dropped_and_made_again(served: Case) -> None:
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    served.define(settings=QUICK)
+    with served.running():
+        streaming(served, 2)
+        served.database.execute(
             "insert into t values (101, 'last')",
             "drop table t",
             "create table t (id text primary key, w int)",
             "insert into t values ('a', 1)",
         )
-        embedded.wait_for("select count(w) from t_current", 1, 20)
-        embedded.assert_equal("public.t")
-        found = re.search(r"dropped table put aside.*now=(\w+)", embedded.log())
+        served.wait_for("select count(w) from t_current", 1, 20)
+        served.assert_equal("public.t")
+        found = re.search(r"dropped table put aside.*now=(\w+)", served.log())
         assert found
-        assert embedded.query(f"select count() from {found[1]}") == [["101"]]
-        embedded.database.execute("insert into t values ('b', 1)", "insert into u values (1)")
-        embedded.wait_for("select count() from t_current", 2)
-        embedded.assert_equal("public.t", "public.u")
+        assert served.query(f"select count() from {found[1]}") == [["101"]]
+        served.database.execute("insert into t values ('b', 1)", "insert into u values (1)")
+        served.wait_for("select count() from t_current", 2)
+        served.assert_equal("public.t", "public.u")
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
@@ -168,15 +166,15 @@ def test_resync(case: Case, *, running: bool) -> None:
     assert case.query("select count() from system.tables where database = 'shop'") == [["2"]]
 
 
-def test_changes_while_a_table_is_copied(embedded: Case) -> None:
-    embedded.database.execute(
+def test_changes_while_a_table_is_copied(served: Case) -> None:
+    served.database.execute(
         "create table t (id int primary key, v text, n int)",
         "insert into t select i, repeat('x', 500), i from generate_series(1, 20000) i",
     )
-    embedded.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
-    with embedded.running():
-        embedded.wait_for("select count() > 0 from t", 1)
-        embedded.database.execute(
+    served.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
+    with served.running():
+        served.wait_for("select count() > 0 from t", 1)
+        served.database.execute(
             "alter table t add column w int default 7",
             "insert into t values (20001, 'a', 1, 8)",
             "alter table t rename v to text",
@@ -186,9 +184,9 @@ def test_changes_while_a_table_is_copied(embedded: Case) -> None:
             "alter table t drop column w",
             "insert into t values (20003, 'c', 1)",
         )
-        streaming(embedded)
-        embedded.wait_for("select count() from t_current", 20003)
-        embedded.assert_equal("public.t")
+        streaming(served)
+        served.wait_for("select count() from t_current", 20003)
+        served.assert_equal("public.t")
 
 
 def test_changes_by_hand_at_the_destination(served: Case) -> None:

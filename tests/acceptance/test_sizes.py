@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_pipe import Case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.fix_postgres import Database
-    from tests.servers.clickhouse import ClickHouseServer
+    from tests.fix_pipe import Case
 
 MEGABYTES = 20
 TEXT = f"repeat('0123456789abcde{{0}}', {MEGABYTES << 16})"
@@ -78,14 +74,6 @@ def peak(pid: int) -> int:
     assert found
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return int(found[1]) << 10
-
-
-@pytest.fixture
-def served(clickhouse_server: ClickHouseServer, database: Database, tmp_path: Path) -> Iterator[Case]:
-    """A pipe into a server: its memory is the pipe's own, without an engine's."""
-    clickhouse_server.query("drop database if exists shop sync")
-    yield Case(tmp_path, database, clickhouse_server.dsn(), clickhouse_server)
-    clickhouse_server.query("drop database if exists shop sync")
 
 
 @pytest.mark.pg("== 18")

@@ -246,7 +246,6 @@ def test_a_rewrite_between_planning_and_reading(
     database.execute(
         "create table t (id int primary key, v int)", "insert into t select g, g from generate_series(1, 1000) g"
     )
-    table = table_named(connection, "public.t")
     for statement in (
         "vacuum full t",
         "cluster t using t_pkey",
@@ -254,6 +253,7 @@ def test_a_rewrite_between_planning_and_reading(
         "alter table t alter v type bigint",
         "drop table t",
     ):
+        table = table_named(connection, "public.t")
         planned = plan(connection, table, 1_000_000)
         assert rows_of(connector, table, planned) is not None
         database.execute(statement)

@@ -12,6 +12,8 @@ from tests.fix_frames import IMPLEMENTATIONS
 from tests.native_block import rows_of
 from tests.streams import LEAF, limits, stream_of
 
+from penstock.batch import version_of
+
 MODULES = [importlib.import_module(name) for name in IMPLEMENTATIONS]
 SEEDS = st.integers(0, 2**64 - 1)
 SIZES = st.integers(0, 60)
@@ -26,7 +28,10 @@ def test_streams(seed: int, changes: int) -> None:
     plans = {OID: (schema.plan, full), LEAF: (schema.plan, full)}
     chunks = stream_of(faker, schema, changes)
     bounds, take_each = limits(faker), faker.rng.choice((0, 1, 5))
-    first, *others = [traces.of_stream(module, plans, chunks, bounds, take_each=take_each) for module in MODULES]
+    since = version_of(1, 0x100 + 0x10 * faker.rng.choice((-10, 0, changes // 2, changes)), 0)
+    first, *others = [
+        traces.of_stream(module, plans, chunks, bounds, take_each=take_each, since=since) for module in MODULES
+    ]
     for other in others:
         assert other == first
 

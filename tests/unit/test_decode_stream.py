@@ -106,6 +106,17 @@ def test_what_is_pending_at_a_truncate_came_before_it(decoder: ModuleType, plan:
     assert [row["id"] for row in feed.rows()] == [2]
 
 
+def test_changes_from_before_a_seam_are_skipped(decoder: ModuleType) -> None:
+    plan = plan_of("id int4, note text", options={"shape": "history"})
+    feed = Feed(decoder, plan)
+    feed.stream.bind(OID, plan, (0, 1), False, version_of(0, 0x200, 0))
+    changes = [frame.insert(OID, ["1", "a"]), frame.truncate([OID]), frame.delete(OID, key=["1", None])]
+    items = [each for _ in range(2) for each in feed.transaction(*changes)]
+    assert [item.version for item in items] == [version_of(0, lsn, 2) for lsn in (0x100, 0x200)]
+    assert [row["_version"] for row in feed.rows()] == [version_of(0, 0x200, ordinal) for ordinal in (1, 2, 3)]
+    assert (feed.stream.changes, feed.stream.transactions) == (4, 2)
+
+
 def test_columns_may_be_left_out_and_stand_in_another_order(decoder: ModuleType) -> None:
     plan = plan_of("id int4, note text, price numeric(6,2)", options={"exclude_columns": ["note"]})
     stream = decoder.StreamDecoder(10, 1000, 0)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zlib import crc32
 
 import pytest
 from tests.plans import TABLE_OID, plan_of
 
 from penstock.batch import Relation, RelationColumn
 from penstock.errors import SchemaConflictError
-from penstock.pipeline.evolve import fingerprint, tuple_source
+from penstock.pipeline.evolve import change, fingerprint, tuple_source
+
+if TYPE_CHECKING:
+    from penstock.plan import Plan
 
 PLAN = plan_of("id int4, note text, amount numeric(10,2)")
 
@@ -60,3 +67,41 @@ def test_the_fingerprint_tells_tables_apart() -> None:
     }
     assert len(marks) == 4
     assert fingerprint(PLAN) == fingerprint(plan_of("id int4, note text, amount numeric(10,2)"))
+
+
+def widened() -> list[tuple[str, str, bool]]:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "changes.md").read_text()
+    return [
+        (one, other, answer == "widened")
+        for one, other, answer in re.findall(
+            r"^\| ([a-z][\w (),]*) \| ([a-z][\w (),]*) \| (widened|not) \|$", page, re.MULTILINE
+        )
+    ]
+
+
+def test_the_page_says_which_types_are_widened() -> None:
+    """Also that ClickHouse's type changes, or holds all the values as it is."""
+    short = {
+        "smallint": "int2",
+        "integer": "int4",
+        "bigint": "int8",
+        "real": "float4",
+        "double precision": "float8",
+        "varchar(10)": "varchar(10)",
+        "varchar(20)": "varchar(20)",
+    }
+    assert len(widened()) >= 18
+    for one, other, is_widened in widened():
+        plans = [numbered(plan_of(f"id int4, v {short.get(each, each)}"), each) for each in (one, other)]
+        todo = change(*plans)
+        assert (todo.refused, todo.again) == ("" if is_widened else "v", ""), (one, other)
+
+
+def numbered(plan: Plan, sql: str) -> Plan:
+    """With a type of its own: the tables of these tests have the same oid for all."""
+    length = re.fullmatch(r"varchar\((\d+)\)", sql)
+    *rest, last = plan.table.columns
+    kind = replace(
+        last.type, oid=crc32(last.type.name.encode()), modifier=int(length[1]) + 4 if length else last.type.modifier
+    )
+    return replace(plan, table=replace(plan.table, columns=(*rest, replace(last, type=kind))))

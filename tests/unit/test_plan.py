@@ -73,6 +73,9 @@ def test_keyless_tables() -> None:
     plan = plan_of(COLUMNS, (), full=True)
     assert plan.keyless
     assert (plan.key, plan.identity) == ((), ())
+    assert plan.event_log
+    assert not plan_of(COLUMNS, (), full=True, options={"shape": "null"}).event_log
+    assert not plan_of(COLUMNS).event_log
     assert plan_of(COLUMNS, (), options={"shape": "history"}).keyless
     with pytest.raises(KeyMissingError) as caught:
         plan_of(COLUMNS, ())
@@ -86,7 +89,6 @@ def test_keyless_tables() -> None:
         (COLUMNS, ("id",), {"order_by": ["nope"]}, 'order_by names column "nope"'),
         (COLUMNS, ("id",), {"types": {"nope": "String"}}, 'types names column "nope"'),
         (COLUMNS, ("id",), {"exclude_columns": ["id"]}, "belongs to the key"),
-        (COLUMNS, ("id",), {"order_by": ["note"]}, "does not send with a DELETE"),
         ("id int4, _version int4", ("id",), {}, 'column "_version"'),
     ],
 )
@@ -97,9 +99,18 @@ def test_settings_that_do_not_fit(columns: str, key: tuple[str, ...], options: d
     assert caught.value.hint
 
 
-def test_order_by_needs_a_key() -> None:
-    with pytest.raises(ConfigError, match="order_by needs a table with a key"):
-        plan_of(COLUMNS, (), full=True, options={"order_by": ["id"]})
+def test_order_by_beyond_what_an_old_row_tells() -> None:
+    plan = plan_of(COLUMNS, options={"order_by": ["note"]})
+    assert [plan.columns[index].name for index in plan.moving] == ["note"]
+    assert plan.at_seam
+    assert not plan_of(COLUMNS, full=True, options={"order_by": ["note"]}).at_seam
+    assert not plan_of(COLUMNS, options={"order_by": ["note"], "shape": "history"}).moving
+
+
+def test_order_by_of_a_keyless_table() -> None:
+    plan = plan_of(COLUMNS, (), full=True, options={"order_by": ["note"]})
+    assert plan.keyless
+    assert [plan.columns[index].name for index in plan.key] == ["note"]
 
 
 def test_names_that_clickhouse_cannot_have_are_refused() -> None:

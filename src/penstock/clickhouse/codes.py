@@ -14,6 +14,7 @@ from penstock.errors import (
     DestinationUnavailableError,
     SchemaConflictError,
     TableError,
+    TargetConflictError,
 )
 
 Kind = type[DestinationError] | type[TableError]
@@ -124,13 +125,13 @@ MEANINGS: dict[int, Meaning] = {
         (724, 725),
     ),
     # the table is not what was planned
-    **_all(SchemaConflictError, "a column is missing", _SHAPE, (8, 10, 16, 47, 352)),
-    **_all(SchemaConflictError, "the columns do not match", _SHAPE, (20, 44, 53, 122)),
+    **_all(TargetConflictError, "a column is missing", _SHAPE, (8, 10, 16, 47, 352)),
+    **_all(TargetConflictError, "the columns do not match", _SHAPE, (20, 44, 53, 122)),
     **_all(SchemaConflictError, "a type is not known there", _SHAPE, (50,)),
     **_all(SchemaConflictError, "a table of that name exists already", _SHAPE, (57,)),
-    **_all(SchemaConflictError, "the table is gone", "Resync the table, which makes it anew.", (60, 218)),
+    **_all(TargetConflictError, "the table is gone", "Resync the table, which makes it anew.", (60, 218)),
     **_all(SchemaConflictError, "the database is gone", "Create it, and resync the pipe.", (81,)),
-    **_all(SchemaConflictError, "a column takes no NULL", _SHAPE, (349,)),
+    **_all(TargetConflictError, "a column takes no NULL", _SHAPE, (349,)),
     **_all(SchemaConflictError, "the sorting key cannot be changed", "Resync the table.", (524,)),
     **_all(SchemaConflictError, "the table's engine cannot do that", _SHAPE, (36, 48)),
     # the rows are not what the table takes

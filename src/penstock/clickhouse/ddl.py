@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import fit
 from penstock.clickhouse.client import quoted
-from penstock.errors import ConfigError, SchemaConflictError
+from penstock.errors import ConfigError, SchemaConflictError, TargetConflictError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def ensure_table(client: Client, database: str, plan: Plan) -> None:
     """
     if not fit.table_exists(client, database, plan.target) and _created(client, database, plan):
         return
-    differences = fit.differences(client, database, plan, key=_sorting_key(plan), row_hash=_row_hash(plan))
+    differences = fit.differences(client, database, plan, key=_sorting_key(plan))
     if differences:
-        raise SchemaConflictError(
+        raise TargetConflictError(
             f"{database}.{plan.target} exists and does not fit: {'; '.join(differences)}",
             hint="Mend the table, drop it, or give this one another name: target in [tables.options]. "
             'A column that is String there can stay so: types = { column = "String" }.',
@@ -70,8 +70,6 @@ def create_statement(database: str, plan: Plan) -> str:
         *(f"{quoted(name)} {type_}" for name, type_ in plan.wire_metadata),
         f"{quoted(prefix + 'synced_at')} DateTime64(3) default now64(3)",
     ]
-    if plan.keyless and plan.shape is not Shape.NULL:
-        columns.append(f"{quoted(prefix + 'hash')} UInt128 materialized {_row_hash(plan)}")
     statement = f"create table {qualified(database, plan.target)} ({', '.join(columns)}) engine = {_engine(plan)}"
     if plan.shape is Shape.NULL:
         return statement
@@ -87,28 +85,22 @@ def _engine(plan: Plan) -> str:
     if plan.shape is Shape.NULL:
         return "Null"
     version, is_deleted = (quoted(name) for name, _ in plan.wire_metadata[:2])
-    return f"ReplacingMergeTree({version}{'' if plan.shape is Shape.HISTORY else ', ' + is_deleted})"
+    return f"ReplacingMergeTree({version}{'' if plan.event_log else ', ' + is_deleted})"
 
 
 def _sorting_key(plan: Plan) -> list[str]:
-    """A keyless table sorts by the row's hash; a history's rows are told apart by their versions."""
+    """Events are told apart by their versions; without a key, one UPDATE makes two of one version."""
     if plan.shape is Shape.NULL:
         return []
-    names = [plan.columns[index].name for index in plan.key] or [plan.metadata_prefix + "hash"]
-    if plan.shape is Shape.HISTORY:
-        names.append(plan.wire_metadata[0][0])
+    names = [plan.columns[index].name for index in plan.key]
+    if plan.event_log:
+        names += [name for name, _ in plan.wire_metadata[: 2 if plan.keyless else 1]]
     return [quoted(name) for name in names]
 
 
-def _row_hash(plan: Plan) -> str:
-    """Over a tuple: of separate arguments a NULL would make the whole hash NULL. 24.8 hashes no NULL in a tuple either."""
-    columns = ", ".join(
-        f"isNull({quoted(column.name)}), assumeNotNull({quoted(column.name)})"
-        if column.nullable
-        else quoted(column.name)
-        for column in plan.columns
-    )
-    return f"reinterpretAsUInt128(sipHash128(tuple({columns})))"
+def fits(client: Client, database: str, plan: Plan) -> bool:
+    """Whether there is a table that the plan can use."""
+    return not fit.differences(client, database, plan, key=_sorting_key(plan))
 
 
 def ensure_empty(client: Client, database: str, plan: Plan) -> None:
@@ -117,7 +109,7 @@ def ensure_empty(client: Client, database: str, plan: Plan) -> None:
         return
     subject = f"{database}.{plan.target}"
     if client.rows(f"select 1 from {qualified(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
-        raise SchemaConflictError(
+        raise TargetConflictError(
             f"{subject} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
             hint="Drop or truncate that table, or give this one another name: target in [tables.options]. Then: penstock resync.",
         )
@@ -131,7 +123,9 @@ def view_name(plan: Plan) -> str:
 def ensure_view(client: Client, database: str, plan: Plan, only: Collection[str] | None = None) -> None:
     """Make or replace ``<target>_current`` of a plan of shape ``current``: no deleted rows, no metadata columns.
 
-    ``only`` leaves out the other columns. Raises SchemaConflictError where something that Penstock did not make has the view's name.
+    Without a key each row is there as often as it was inserted and not deleted. One pass finds that, so that a reader never
+    sees half an UPDATE; and it groups by the columns, so that a reader's conditions reach the table. ``only`` leaves out the other
+    columns. Raises SchemaConflictError where something that Penstock did not make has the view's name.
     """
     view = view_name(plan)
     if fit.is_foreign(client, database, view, comment=VIEW_COMMENT):
@@ -141,7 +135,14 @@ def ensure_view(client: Client, database: str, plan: Plan, only: Collection[str]
         )
     columns = ", ".join(quoted(column.name) for column in plan.columns if only is None or column.name in only)
     deleted = quoted(plan.wire_metadata[1][0])
-    query = f"select {columns} from {qualified(database, plan.target)} final where {deleted} = 0"  # noqa: S608 -- quoted
+    table = qualified(database, plan.target)
+    query = f"select {columns} from {table} final where {deleted} = 0"  # noqa: S608 -- quoted
+    if plan.keyless:
+        copies = quoted(plan.metadata_prefix + "copies")
+        query = (
+            f"select {columns} from (select {columns}, sum(1 - 2 * {deleted}) as {copies} from {table} final"  # noqa: S608 -- quoted
+            f" group by {columns} having {copies} > 0) array join range(toUInt64({copies})) as {copies}"
+        )
     client.define(
         f"create or replace view {qualified(database, view)} as {query} comment '{VIEW_COMMENT}'",
         subject=f"{database}.{view}",

@@ -68,7 +68,7 @@ def _read(client: Client, database: str, name: str) -> _Table | None:
     return _Table(*rows[0]) if rows else None
 
 
-def differences(client: Client, database: str, plan: Plan, *, key: Sequence[str], row_hash: str) -> list[str]:
+def differences(client: Client, database: str, plan: Plan, *, key: Sequence[str]) -> list[str]:
     """What keeps the plan from using its table, one phrase a difference. Columns that the plan does not have may be there."""
     found = _read(client, database, plan.target)
     if found is None:
@@ -81,8 +81,6 @@ def differences(client: Client, database: str, plan: Plan, *, key: Sequence[str]
     problems = _columns(plan, columns)
     if plan.shape is not Shape.NULL:
         problems += _keys(client, plan, found, key)
-        if plan.keyless:
-            problems += _hash(client, plan, columns, row_hash)
     return problems
 
 
@@ -95,7 +93,7 @@ def column_types(client: Client, database: str, target: str) -> dict[str, str]:
 def _engine(plan: Plan, found: _Table) -> list[str]:
     if plan.shape is Shape.NULL:
         return [] if found.engine == "Null" else [f"its engine is {found.engine}, needed Null"]
-    arguments = [name for name, _ in plan.wire_metadata[: 1 if plan.shape is Shape.HISTORY else 2]]
+    arguments = [name for name, _ in plan.wire_metadata[: 1 if plan.event_log else 2]]
     needed = f"ReplacingMergeTree({', '.join(arguments)})"
     if not _FAMILY.fullmatch(found.engine):
         return [f"its engine is {found.engine}, needed {needed}"]
@@ -131,17 +129,6 @@ def _keys(client: Client, plan: Plan, found: _Table, key: Sequence[str]) -> list
     if partition != wanted_partition:
         problems.append(f"its partition key is {found.partition_key or 'empty'}, needed {plan.partition_by or 'none'}")
     return problems
-
-
-def _hash(client: Client, plan: Plan, columns: dict[str, _Column], row_hash: str) -> list[str]:
-    name, needed = plan.metadata_prefix + "hash", f"UInt128 MATERIALIZED {row_hash}"
-    column = columns.get(name)
-    if column is None:
-        return [f"column {name} is missing, needed {needed}"]
-    given, wanted = _tuples(client, column.default_expression, row_hash)
-    if (column.type, column.default_kind, given) == ("UInt128", "MATERIALIZED", wanted):
-        return []
-    return [f"column {name} is {column.type} {column.default_kind} {column.default_expression}, needed {needed}"]
 
 
 def _tuples(client: Client, *expressions: str) -> list[str]:

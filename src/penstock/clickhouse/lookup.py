@@ -64,47 +64,69 @@ def newest(
 ) -> dict[tuple[bytes, ...], Stored]:
     """The newest stored row of each key, tombstones too; with ``below``, the newest of a smaller version.
 
+    Where one change left a tombstone at the row's old place and the row at its new one, that is the row.
+
     ``identities`` are PostgreSQL's text of the plan's identity columns. Keys that are not there are left out.
     """
-    found: dict[tuple[bytes, ...], Stored] = {}
+    return dict(_found(client, _Question(database, plan, columns, below), identities))
+
+
+def places(
+    client: Client, database: str, plan: Plan, identities: Sequence[tuple[bytes, ...]]
+) -> dict[tuple[bytes, ...], list[Stored]]:
+    """The rows of each key that are alive, one a place in the table, with the values of the plan's moving columns."""
+    alive: dict[tuple[bytes, ...], list[Stored]] = {}
+    for identity, row in _found(client, _Question(database, plan, plan.moving, by_place=True), identities):
+        if not row.deleted:
+            alive.setdefault(identity, []).append(row)
+    return alive
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of some keys: these columns of the newest row of each, or of each place where it has been."""
+
+    database: str
+    plan: Plan
+    columns: Sequence[int]
+    below: int | None = None  # of rows of a smaller version only
+    by_place: bool = False
+
+
+def _found(
+    client: Client, question: _Question, identities: Sequence[tuple[bytes, ...]]
+) -> Iterator[tuple[tuple[bytes, ...], Stored]]:
+    """Keys with their rows, asked for in as many parts as the answers' sizes need."""
     spill = client.spill()
     left = list(dict.fromkeys(identities))
     most = len(left)
     while left:
         chosen = left[: _fitting(left, most)]
         try:
-            body = _ask(client, database, plan, chosen, columns, below=below)
+            body = _ask(client, question, chosen)
         except ResultTooLargeError:
             most = max(1, len(chosen) // 2)
             continue
         left = left[len(chosen) :]
         most *= 2
-        found.update((chosen[place], row) for place, row in _rows(body, columns, spill))
-    return found
+        yield from ((chosen[place], row) for place, row in _rows(body, question.columns, spill))
 
 
-def _ask(
-    client: Client,
-    database: str,
-    plan: Plan,
-    chosen: Sequence[tuple[bytes, ...]],
-    columns: Sequence[int],
-    *,
-    below: int | None,
-) -> bytes:
+def _ask(client: Client, question: _Question, chosen: Sequence[tuple[bytes, ...]]) -> bytes:
     """The answer for these keys; if they are several, within bounds. Raises ResultTooLargeError."""
+    plan = question.plan
     texts = [
         _bound(f"text_{place}", [_sent(plan.columns[index], each[place]) for each in chosen])
         for place, index in enumerate(plan.identity)
     ]
-    query = _query(database, plan, [array for array, _ in texts], columns, bounded=below is not None)
+    query = _query(question, [array for array, _ in texts])
     if not client.embedded:
         query += " settings select_sequential_consistency = 1"  # any replica may answer
     parameters = {name: value for _, values in texts for name, value in values.items()}
-    if below is not None:
-        parameters["below"] = below
+    if question.below is not None:
+        parameters["below"] = question.below
     most_bytes = ANSWER_BYTES if len(chosen) > 1 else 0
-    return client.native(query, parameters, subject=f"{database}.{plan.target}", most_bytes=most_bytes)
+    return client.native(query, parameters, subject=f"{question.database}.{plan.target}", most_bytes=most_bytes)
 
 
 def _sent(column: PlanColumn, text: bytes) -> str:
@@ -123,11 +145,12 @@ def _bound(name: str, texts: list[str]) -> tuple[str, dict[str, object]]:
     return f"[concat({expression})]", {f"{name}_{number}": piece for number, piece in enumerate(pieces)}
 
 
-def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[int], *, bounded: bool) -> str:
+def _query(question: _Question, texts: Sequence[str]) -> str:
     """``texts`` are array expressions, one a column of the key.
 
     The table's columns are always named with its alias: one of them may have the name of an alias here.
     """
+    plan, columns = question.plan, question.columns
     t = _alias(plan)
     keyed = [plan.columns[index] for index in plan.identity]
     keys = ", ".join(f"key_{place}" for place in range(len(keyed)))
@@ -142,12 +165,14 @@ def _query(database: str, plan: Plan, texts: Sequence[str], columns: Sequence[in
         f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
     )
-    bound = f" and {version} < {{below:UInt128}}" if bounded else ""
+    newness = f"tuple({version}, 1 - {deleted})" if plan.moving else version
+    grouped = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in plan.moving if question.by_place)
+    bound = f" and {version} < {{below:UInt128}}" if question.below is not None else ""
     newest_rows = f"""\
-select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {version}) as newest
-from {quoted(database)}.{quoted(plan.target)} as {t}
+select {selected}, max({version}) as version, argMax(tuple({deleted}{asked}), {newness}) as newest
+from {quoted(question.database)}.{quoted(plan.target)} as {t}
 where ({names}) in (select {values} from wanted){bound}
-group by {names}"""  # noqa: S608 -- identifiers are quoted, values bound
+group by {names}{grouped}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
 with wanted as ({_wanted(keyed, texts)})
 select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}

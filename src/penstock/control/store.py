@@ -76,6 +76,9 @@ _tables = Table(
     Column("base", String, nullable=False),  # 128 bits
     Column("building", String, nullable=False),
     Column("building_id", String, nullable=False),
+    Column("begun", String, nullable=False),
+    Column("ours", Boolean, nullable=False),
+    Column("heals", Boolean, nullable=False),
 )
 _WIDE = ("since", "base")  # integers that are kept as text
 

@@ -9,11 +9,12 @@ The contract of both:
 CopyData message of a walsender: XLogData ('w') or a keep-alive ('k') (PostgreSQL manual, Streaming Replication Protocol
 and Logical Replication Message Formats).
 
-* ``bind(relation_oid, plan, source, old_is_full)``: rows of this relation go into ``plan``; ``source[i]`` is the index in
+* ``bind(relation_oid, plan, source, old_is_full, since=0)``: rows of this relation go into ``plan``; ``source[i]`` is the index in
   ``plan.columns`` of the tuple's column i, or -1. Several relations (the leaves of one table) may share a plan.
   ``unbind(relation_oid)`` skips its rows. Neither touches rows that are already decoded: the rows of another plan of the table come
   out as a Batch before the first row of the new one. A binding ends with the relation's next Relation message. ValueError for a
-  relation that was not announced with as many columns.
+  relation that was not announced with as many columns. Changes of transactions below the version ``since`` (``version_of(epoch,
+  commit LSN, 0)``) are skipped: they came with a copy at an exact seam. Truncates come out none the less.
 * ``receive(frames)`` hands over the next frames; only when ``next_item()`` has returned None.
 * ``next_item()`` decodes until something needs attention: a Relation (always handed out before any row of it; the caller binds
   or not, then goes on), a Truncate (the caller takes what is pending before it), a Batch that is full, a Rejected row.
@@ -26,7 +27,7 @@ and Logical Replication Message Formats).
 * ``committed_at``: commit time of the last transaction begun, microseconds since 1970. ``changes``: row messages so far.
   ``transactions``: commits so far. ``reply_requested``: a keep-alive asked for an answer; reading it resets it.
 * A row's version: epoch, final_lsn of its Begin, ordinal = number of Insert, Update, Delete and Truncate messages before it in its
-  transaction, + 1. A tombstone that precedes a row with a changed key has the same ordinal.
+  transaction, + 1. A tombstone that precedes a row with a changed key has the same ordinal. Without a key every UPDATE is such a pair.
 * ``text_bytes`` and ``max_bytes`` count the text of the values that are written into rows, tombstones included; NULL, unchanged
   and left out values count nothing. Unfit values are counted likewise: once for each row they are written into.
 * Unchanged values are folded from the row before of the same key as encoded; a key change is followed, nothing is carried over a
@@ -37,7 +38,8 @@ and Logical Replication Message Formats).
 ``CopyDecoder(plan, max_rows, max_bytes, first_ordinal)`` reads COPY's text format: ``receive(chunk)`` takes whole or split rows,
 ``full`` says that a limit is reached (a batch may pass it by the rows of one chunk), ``take()`` hands out a Batch or None,
 ``finish()`` raises FrameError for a split last row.
-Rows carry version 0; in a history LSN 0 and the ordinals from ``first_ordinal`` on, operation COPY, committed_at 0.
+Rows carry version 0; in an event log (``Plan.event_log``) LSN 0 and the ordinals from ``first_ordinal`` on; in a history the
+operation COPY and committed_at 0 too.
 A Rejected row raises UnfitKeyError, UnfitValueError or BadDataError.
 
 ``encode(codec, text)`` encodes a single value (None: NULL) as a Value, for the values of holes.

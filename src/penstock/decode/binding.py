@@ -110,15 +110,16 @@ class Binding:
     """A relation whose rows go into a plan. ``source[i]`` is the plan's column of the tuple's column i, or -1.
 
     An old tuple tells the identity. It tells every column where it is marked 'O' and ``old_is_full`` (the marker alone lies
-    under publish_via_partition_root), and for a keyless plan, which has no other rows.
+    under publish_via_partition_root), and for a keyless plan, which has no other rows. Changes below the version ``since``
+    are skipped: they came with the copy.
     """
 
-    def __init__(self, plan: Plan, source: Sequence[int], *, old_is_full: bool) -> None:
+    def __init__(self, plan: Plan, source: Sequence[int], *, old_is_full: bool, since: int) -> None:
         self.plan = plan
+        self.since = since
         self.encoding = Encoding(plan)
         self._old_is_full = old_is_full
         self._places = [(number, index) for number, index in enumerate(source) if index >= 0]
-        self._compared = plan.key or tuple(range(len(plan.columns)))
 
     def insert(self, new: Tuple, *, xid: int) -> list[Row]:
         """The row of an INSERT. A row filter can turn an UPDATE into one, and then leaves out unchanged values."""
@@ -127,7 +128,7 @@ class Binding:
         return [self._named(row, texts, texts, xid=xid)]
 
     def update(self, new: Tuple, old: Tuple | None, *, marked_full: bool, xid: int) -> list[Row]:
-        """The row of an UPDATE, after a tombstone of its old key where that differs, as encoded."""
+        """The row of an UPDATE, after a tombstone of its old key where that differs, as encoded; always so without a key."""
         texts = self._texts(new)
         if old is None:
             return [self._named(self.encoding.row(texts, Operation.UPDATE), texts, texts, xid=xid)]
@@ -140,17 +141,20 @@ class Binding:
         row.from_old = len(filled) if self._whole(marked_full=marked_full) else 0
         changed = {
             index
-            for index in self._compared
+            for index in self.plan.key
             if index in known and self.encoding.compared(index, was[index]) != row.cells[index]
         }
-        if not changed:
+        if not (changed or self.plan.keyless):
             return [self._named(row, texts, texts, xid=xid)]
         before = was if changed.intersection(self.plan.identity) else texts
-        return [self.encoding.tombstone(was, known), self._named(row, texts, before, xid=xid)]
+        return [self._tombstone(was, known, xid=xid), self._named(row, texts, before, xid=xid)]
 
-    def delete(self, old: Tuple, *, marked_full: bool) -> list[Row]:
+    def delete(self, old: Tuple, *, marked_full: bool, xid: int) -> list[Row]:
         """The tombstone of a DELETE."""
-        return [self.encoding.tombstone(self._texts(old), self._known(marked_full=marked_full))]
+        return [self._tombstone(self._texts(old), self._known(marked_full=marked_full), xid=xid)]
+
+    def _tombstone(self, was: list[Field], known: Sequence[int], *, xid: int) -> Row:
+        return self._named(self.encoding.tombstone(was, known), was, was, xid=xid)
 
     def _texts(self, fields: Tuple) -> list[Field]:
         """The tuple's fields in the order of the plan's columns; a column the tuple lacks is NULL."""
@@ -167,8 +171,8 @@ class Binding:
         return range(len(self.plan.columns)) if self._whole(marked_full=marked_full) else self.plan.identity
 
     def _named(self, row: Row, texts: list[Field], before: list[Field], *, xid: int) -> Row:
-        """A row with holes gets the names by which it is found again."""
-        if UNCHANGED in row.cells:
+        """A row with holes gets the names by which it is found again; every row where its old place is looked up."""
+        if self.plan.moving or UNCHANGED in row.cells:
             row.names = Names(self._identity(texts), self._identity(before), xid)
         return row
 

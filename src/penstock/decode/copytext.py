@@ -9,7 +9,7 @@ from penstock.batch import version_of
 from penstock.decode.binding import Encoding, RowRejectedError
 from penstock.decode.rows import Pending
 from penstock.errors import BadDataError, FrameError, UnfitKeyError, UnfitValueError
-from penstock.plan import Operation, Shape
+from penstock.plan import Operation
 
 if TYPE_CHECKING:
     from penstock.batch import Batch, Rejected
@@ -71,7 +71,7 @@ class CopyDecoder:
             row = self._encoding.row([self._text(each) for each in fields], Operation.COPY)
         except RowRejectedError as error:
             raise _error_of(error.rejected) from None
-        if self._plan.shape is Shape.HISTORY:
+        if self._plan.event_log:
             row.version = version_of(0, 0, self._ordinal)
             self._ordinal += 1
         self._pending.append(row)

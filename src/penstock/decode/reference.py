@@ -58,11 +58,13 @@ class StreamDecoder:
         self.changes = 0
         self.transactions = 0
 
-    def bind(self, relation_oid: int, plan: Plan, source: Sequence[int], old_is_full: bool) -> None:
-        """Rows of this relation go into ``plan``, until it is announced anew. Raises ValueError unless ``source`` fits its Relation."""
+    def bind(self, relation_oid: int, plan: Plan, source: Sequence[int], old_is_full: bool, since: int = 0) -> None:
+        """Rows of this relation go into ``plan``, from version ``since`` on, until it is announced anew.
+
+        Raises ValueError unless ``source`` fits its Relation."""
         if len(source) != self._widths.get(relation_oid, -1):
             raise ValueError(f"relation {relation_oid} was not announced with {len(source)} columns")
-        self._bindings[relation_oid] = Binding(plan, source, old_is_full=old_is_full)
+        self._bindings[relation_oid] = Binding(plan, source, old_is_full=old_is_full, since=since)
 
     def unbind(self, relation_oid: int) -> None:
         """Rows of this relation are skipped."""
@@ -151,7 +153,7 @@ class StreamDecoder:
             if fields is not None and len(fields) != width:
                 raise _misplaced(f"a row of relation {change.oid} has {len(fields)} columns instead of {width}")
         binding = self._bindings.get(change.oid)
-        if binding is None:
+        if binding is None or self._version(begin) < binding.since:
             return
         try:
             rows = _rows(binding, change, begin.xid)
@@ -164,10 +166,12 @@ class StreamDecoder:
     def _truncate(self, message: TruncateTables) -> None:
         begin = self._counted("Truncate")
         bound = [self._bindings[oid] for oid in message.oids if oid in self._bindings]
-        histories = {id(each.plan): each for each in bound if each.plan.shape is Shape.HISTORY}
+        version = self._version(begin)
+        told = [each for each in bound if each.plan.shape is Shape.HISTORY and version >= each.since]
+        histories = {id(each.plan): each for each in told}
         for binding in histories.values():
             self._append(binding.plan, [binding.encoding.empty(Operation.TRUNCATE)], begin)
-        self._ready.append(Truncate(message.oids, self._version(begin), message.cascade, message.restart_identity))
+        self._ready.append(Truncate(message.oids, version, message.cascade, message.restart_identity))
 
     def _counted(self, name: str) -> Begin:
         """Count a message of the transaction."""
@@ -202,7 +206,7 @@ def _rows(binding: Binding, change: Insert | Update | Delete, xid: int) -> list[
         case Update():
             return binding.update(change.new, change.old, marked_full=change.marked_full, xid=xid)
         case Delete():
-            return binding.delete(change.old, marked_full=change.marked_full)
+            return binding.delete(change.old, marked_full=change.marked_full, xid=xid)
 
 
 def _misplaced(problem: str) -> FrameError:

@@ -153,7 +153,7 @@ def _holes(plan: Plan, rows: list[Row]) -> tuple[Hole, ...]:
     holes = []
     for number, row in enumerate(rows):
         columns = tuple(index for index in places if row.cells[index] is UNCHANGED)
-        if columns and row.names:
+        if row.names and (columns or plan.moving):
             holes.append(
                 Hole(
                     row=number,

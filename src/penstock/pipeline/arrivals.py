@@ -3,59 +3,110 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from penstock.errors import PenstockError, PublicationError
-from penstock.pipeline import retry
+from penstock.errors import PenstockError, TableError
+from penstock.pipeline import failpoint, retry
+from penstock.pipeline.enlist import enlist
+from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Iterable
 
     from penstock.config import Pipe
     from penstock.pipeline.changes import Changes
-    from penstock.pipeline.checkpoint import Checkpoint
+    from penstock.pipeline.checkpoint import Checkpoint, Store, TableRecord
     from penstock.pipeline.copy import Copies
-    from penstock.pipeline.ends import SourceEnd
-    from penstock.pipeline.lane import Lane
+    from penstock.pipeline.ends import DestinationEnd, SourceEnd
+    from penstock.pipeline.lane import Surroundings
+    from penstock.pipeline.lookout import Sight
+    from penstock.pipeline.sessions import Sessions
+    from penstock.plan import Plan
+    from penstock.table import Table
+    from penstock.typemap import Capabilities
 
 log = structlog.get_logger()
 T = TypeVar("T")
 POLL_SECONDS = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Gives new tables their lanes."""
+
+    pipe: Pipe
+    store: Store
+    server: Capabilities
+    lanes: dict[int, Lane]
+    around: Surroundings
+    destination: DestinationEnd
+    refused: dict[str, TableError]
+
+    async def lane_for(self, table: Table, every: set[int]) -> Lane | None:
+        """A lane that waits; in the place of one whose table is gone (``every`` are there), if they have the same name."""
+        for record in await asyncio.to_thread(self.store.tables, self.pipe.name):
+            if record.oid not in every and record.full_name == table.full_name:
+                await self._put_aside(record)
+        made = await asyncio.to_thread(self._enlist, table)
+        if isinstance(made, TableError):
+            self.refused[table.full_name] = made
+            log.warning("table refused", table=table.full_name, why=made.message, fix=made.hint)
+            return None
+        self.refused.pop(table.full_name, None)
+        lane = self.lanes[table.oid] = Lane(*made, self.around)
+        lane.skipping = lane.record.state is State.WAITING
+        return lane
+
+    def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
+        taken = {name for lane in self.lanes.values() for name in (lane.target, f"{lane.target}_current")}
+        return enlist(self.pipe, self.store, self.destination.client, table, self.server, taken=taken)
+
+    async def _put_aside(self, record: TableRecord) -> None:
+        """The target of a table that was dropped stays, under another name; its state goes."""
+        if lane := self.lanes.pop(record.oid, None):
+            await lane.drained()
+        aside = f"{record.target}_dropped_{record.oid}"
+        await asyncio.to_thread(self.destination.put_aside, record.target, aside, record.building)
+        failpoint.reached("after putting aside")
+        await asyncio.to_thread(self.store.forget_table, self.pipe.name, record.oid)
+        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
+
+
 class Arrivals:
     """Tables on their way into the stream."""
 
-    def __init__(  # noqa: PLR0913  (what a running pipe lends)
+    def __init__(
         self,
         pipe: Pipe,
         source: SourceEnd,
         stop: retry.Stop,
         *,
-        enroll: Callable[[int, set[int]], Awaitable[Lane | None]],
+        enrolment: Enrolment,
         say: Callable[[str], None],
         report: Callable[[PenstockError], None],
-        reopen: Callable[[], Awaitable[None]],
     ) -> None:
         self._pipe = pipe
         self._source = source
         self._stop = stop
-        self._enroll = enroll  # a table of this oid, given all that there are: a lane that waits
-        self._seen: set[int] = set()  # tables that have a lane, or were told of
+        self._enrolment = enrolment
+        self._owned = not pipe.source.publication
+        self._told: set[int] = set()  # tables that are not taken in, which was said
+        self._taken: set[int] = set()
         self._say = say
         self._report = report
-        self._reopen = reopen  # the stream, on a new connection
         self._tasks: set[asyncio.Task[None]] = set()
         self._copies: Copies
         self._changes: Changes
         self._checkpoint: Checkpoint
+        self._sessions: Sessions
 
-    def attach(self, copies: Copies, changes: Changes, checkpoint: Checkpoint) -> None:
+    def attach(self, copies: Copies, changes: Changes, checkpoint: Checkpoint, sessions: Sessions) -> None:
         """Once, before anything else."""
-        self._copies, self._changes, self._checkpoint = copies, changes, checkpoint
+        self._copies, self._changes, self._checkpoint, self._sessions = copies, changes, checkpoint, sessions
 
     @property
     def idle(self) -> bool:
@@ -70,38 +121,45 @@ class Arrivals:
 
     # New tables
 
-    def names(self, every: Mapping[int, str], known: Iterable[int]) -> None:
-        """The tables that there are, by oid. Those that match and are new are taken in."""
-        new = {oid for oid, name in every.items() if self._pipe.tables.matches(name)} - self._seen - set(known)
-        self._seen |= new
-        if new and self._pipe.settings.on_new_table == "report":
-            for oid in new:
-                log.warning("table is new", table=every[oid], why='on_new_table is "report", so it is not copied')
-        elif new:
-            self._run(self._take_in(new, set(every)))
+    def names(self, sight: Sight, known: Collection[int]) -> None:
+        """Take in tables that match and are new: into a publication of ours, or when they appear in the user's."""
+        matching = {oid for oid, name in sight.names.items() if self._pipe.tables.matches(name)} - set(known)
+        told = matching - self._told
+        if self._pipe.settings.on_new_table == "report":
+            for oid in told:
+                log.warning("table is new", table=sight.names[oid], why='on_new_table is "report", so it is not copied')
+            self._told |= told
+            return
+        if not self._owned:
+            for oid in told - set(sight.published):
+                why = f"it is not in the publication {self._pipe.publication}"
+                log.warning("table is not published", table=sight.names[oid], why=why)
+            self._told |= told - set(sight.published)
+            matching &= set(sight.published)
+        new = matching - self._taken
+        self._taken |= new
+        if new:
+            self._run(self._take_in(new, set(sight.names)))
 
     async def _take_in(self, oids: set[int], every: set[int]) -> None:
         """Only what can be followed is published: the source would refuse updates of a published table without a key."""
-        owned = not self._pipe.source.publication
-        try:
-            if not owned:
-                await self._try(lambda: self._source.publish(oids, self._pipe))
-        except PublicationError as error:
-            log.warning("new tables are not published", why=error.message, fix=error.hint)
-            return
-        made = [lane for oid in sorted(oids) if (lane := await self._enroll(oid, every))]
+        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid, every))]
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
-        if owned and lanes:
+        if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
         await self._arrive(lanes, blind=True)
 
+    async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
+        table = await self._try(lambda: self._source.look(oid))
+        return None if table is None else await self._enrolment.lane_for(table, every)
+
     # Copying
 
-    def begin(self, lane: Lane) -> None:
-        """Copy a table whose changes are in the stream from now on: when every transaction that runs now has ended."""
-        self._run(self._begin([lane]), lane)
+    def begin(self, lane: Lane, blind: bool) -> None:
+        """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
+        self._run(self._arrive([lane], blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
@@ -120,6 +178,8 @@ class Arrivals:
         await self._fence()
         if blind:
             await self._reopen_behind()
+            for lane in lanes:
+                self._changes.rebase(lane)
         skipped = [lane for lane in lanes if lane.record.state is State.WAITING and lane.skipping]
         if skipped:
             goal = await self._try(self._source.goal)
@@ -132,7 +192,7 @@ class Arrivals:
         goal = await self._try(self._source.goal)
         while self._checkpoint.saved < goal:
             await self._stop.sleep(POLL_SECONDS)
-        await self._reopen()
+        await self._sessions.open_anew()
         await self._fence()
 
     async def _fence(self) -> None:

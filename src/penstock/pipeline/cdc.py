@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import Batch, Rejected, Relation, Truncate
+from penstock.batch import Batch, Rejected, Relation, Truncate, version_of
 from penstock.decode import StreamDecoder
 from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
@@ -59,6 +59,9 @@ class Changing(Protocol):
 
     async def announced(self, lane: Lane, relation: Relation, place: tuple[int, int]) -> bool:
         """Bring the lane to the version that the relation's rows have; whether they are to be decoded. Raises TableError."""
+
+    async def again(self, lane: Lane, why: str) -> None:
+        """Copy the table again."""
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to; called when no item is left."""
@@ -124,6 +127,8 @@ class Cdc:
         self._confirmed = Lsn(0)
         self._first_seen.clear()
         self._relations.clear()
+        for lane in self._lanes.values():
+            lane.gate.connected()
         try:
             quiet = False
             while not self._over(quiet=quiet):
@@ -174,6 +179,10 @@ class Cdc:
         if lane is None or lane.record.state is State.FAILED:
             self._decoder.unbind(relation.oid)
             return
+        lane.gate.see()
+        if lane.gate.shut:
+            self._decoder.unbind(relation.oid)
+            return
         try:
             if await self._changes.announced(lane, relation, self._decoder.place):
                 self._decode(lane, relation)
@@ -184,7 +193,15 @@ class Cdc:
 
     def _decode(self, lane: Lane, relation: Relation) -> None:
         plan = lane.ahead
-        self._decoder.bind(relation.oid, plan, tuple_source(relation, plan), plan.table.old_is_full)
+        source = tuple_source(relation, plan)
+        if lane.gate.shut:
+            self._decoder.unbind(relation.oid)
+        else:
+            self._decoder.bind(relation.oid, plan, source, plan.table.old_is_full, self._seam(lane))
+
+    def _seam(self, lane: Lane) -> int:
+        """The version at which the changes of a table begin: what ended before the seam came with its copy."""
+        return version_of(self._epoch, lane.record.seam, 0) if lane.ahead.at_seam else 0
 
     def _lane_of(self, oid: int) -> Lane | None:
         return self._lanes.get(oid) or next((lane for lane in self._lanes.values() if oid in relations_of(lane)), None)
@@ -214,12 +231,15 @@ class Cdc:
     async def _truncate(self, item: Truncate) -> None:
         if self._settings.on_truncate == "ignore":
             return
-        for oid in item.oids:
-            lane = self._lane_of(oid)
-            if lane is None or lane.record.state is State.FAILED or lane.skipping or item.version < lane.since:
+        _version, xid = self._decoder.place
+        for lane in {lane.record.oid: lane for oid in item.oids if (lane := self._lane_of(oid))}.values():
+            if lane.record.state is State.FAILED or lane.skipping or lane.gate.shut:
                 continue
-            if oid != lane.ahead.table.oid:
-                await self._set_aside(lane, _leaf_truncated(lane))
+            if item.version < max(lane.since, self._seam(lane)):
+                continue
+            lane.truncated_by |= {str(xid)}
+            if not _is_whole(lane, set(item.oids)):
+                await self._changes.again(lane, "a partition was truncated")
                 continue
             self.take(lane)
             await lane.drained()
@@ -306,8 +326,7 @@ def relations_of(lane: Lane) -> tuple[int, ...]:
     return (table.oid, *(leaf.oid for leaf in table.leaves))
 
 
-def _leaf_truncated(lane: Lane) -> TableError:
-    return SchemaConflictError(
-        f"a partition of {lane.plan.table.full_name} was truncated, and PostgreSQL 12 does not say which rows that removed",
-        hint=f"Copy it again: penstock resync PIPE.toml {lane.plan.table.full_name}",
-    )
+def _is_whole(lane: Lane, oids: set[int]) -> bool:
+    """Whether a TRUNCATE of these relations empties the table: its root is named, or every partition."""
+    table = lane.ahead.table
+    return table.oid in oids or (bool(table.leaves) and oids >= {leaf.oid for leaf in table.leaves})

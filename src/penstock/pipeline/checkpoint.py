@@ -11,7 +11,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, TargetConflictError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint
 from penstock.pipeline.lifecycle import State, change
@@ -43,6 +43,7 @@ class TableRecord:
 
     ``table`` is the version that ClickHouse's table has, as JSON. Relations that were announced before the version ``since`` are of an
     older one: their rows are durable, or came with the copy. ``announced`` says that the stream announces the newer one behind it.
+    ``ours`` says that the target was made or filled by this pipe; ``heals``, that what stopped the table is over when the target fits.
     ``base`` is the version of rows that are copied. While ``building``, rows go into a table of that name, beside the one that is read.
     """
 
@@ -66,10 +67,15 @@ class TableRecord:
     base: int = 0
     building: str = ""
     building_id: str = ""  # of the table itself, whatever its name
+    begun: str = ""  # the alteration under way, as JSON
+    ours: bool = False
+    heals: bool = False
 
     def fail(self, error: PenstockError) -> None:
         """To be set aside."""
-        self.state, self.reason, self.hint = State.FAILED, error.message, error.hint
+        self.state = change(self.state, State.FAILED)
+        self.reason, self.hint = error.message, error.hint
+        self.heals = isinstance(error, TargetConflictError)
 
     def wait(self) -> None:
         """To be copied."""
@@ -82,6 +88,7 @@ class TableRecord:
         self.reason = self.hint = ""
         self.goal = self.seam = self.doubt = Lsn(0)
         self.rows_copied = self.bytes_copied = self.base = 0
+        self.begun, self.heals = "", False
         self.building, self.building_id = f"{self.target}_fresh_{self.oid}" if beside else "", ""
 
 

@@ -9,6 +9,9 @@ completed: by then the row may have moved to another key, and a different row ma
 itself, as the move follows in the stream, if only the move does not take the stored value for its own. So a stored value of
 time R completes only changes that were committed after R: whatever happened to the row until R has then been written,
 completed at a still later time, and the last of these found the row in its place. ``Doubt`` keeps the times.
+
+Where copy and stream meet exactly (``Plan.at_seam``) there is no such thing: the newest row stored below a change is what it
+changed. While that row is not copied yet, the change waits (NotCopiedError).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 Identity = tuple[bytes, ...]
 FIRST_STREAMED = version_of(0, 1, 0)  # copied rows stand below it
 MOST_KEYS = 100_000
+NOWHERE_YET = 1 << 62  # beyond every position
 
 
 class Stored(Protocol):
@@ -62,6 +66,9 @@ class Lookup(Protocol):
     ) -> Mapping[Identity, Stored]:
         """The newest stored row of each key, in a history the newest below a version; keys that are not there are left out."""
 
+    def places(self, plan: Plan, identities: Sequence[Identity]) -> Mapping[Identity, Sequence[Stored]]:
+        """The rows of each key that are alive, one a place, with the values of the plan's moving columns."""
+
 
 class Reread(Protocol):
     """Reads rows of the source again."""
@@ -75,8 +82,12 @@ class Reread(Protocol):
         """
 
 
+class NotCopiedError(Exception):
+    """A row that a change has to be completed from may not have been copied yet: the change is to be read again after the copy."""
+
+
 class Doubt:
-    """Until which position stored values of a table are not to be trusted.
+    """Until which position stored values of a table are not to be trusted; where copy and stream meet exactly, all are.
 
     ``copied_until`` says it of copied rows. Of values that were read again it is kept by key, and, for the next
     process, as one position: ``keep`` makes that durable before such a value is written.
@@ -87,9 +98,12 @@ class Doubt:
         kept: int,
         copied_until: Callable[[], int],
         keep: Callable[[int], None],
+        *,
         base: Callable[[], int] = lambda: 0,
+        exact: Callable[[], bool] = lambda: False,
     ) -> None:
         self._base = base  # the version of rows that were copied
+        self._exact = exact
         self._before = self._latest = kept
         self._copied_until = copied_until
         self._keep = keep
@@ -97,9 +111,15 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
+        if self._exact():
+            return 0
         if row.version < FIRST_STREAMED or row.version == self._base():
             return self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
+
+    def must_wait(self) -> bool:
+        """Whether what is not stored may still be copied, and is to be waited for."""
+        return self._exact() and self._copied_until() == NOWHERE_YET
 
     def add(self, identities: Sequence[Identity], until: int, committed: int) -> None:
         """Values of these keys were read again at ``until``. What ended before ``committed`` is forgotten."""
@@ -114,28 +134,33 @@ class Doubt:
 def complete(
     batch: Batch, lookup: Lookup, reread: Reread, doubt: Doubt, counters: Counter[str], spill: Spill | None = None
 ) -> None:
-    """Fill every hole of ``batch``. Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``.
+    """Fill every hole of ``batch``.
 
+    Raises UnfitValueError for a value of the source where ``on_unfit = "fail"``, NotCopiedError where it is too early. ``batch`` and
     ``counters`` are touched when all is done: an attempt that fails is made again. What is too large for memory goes into ``spill``.
     """
     plan = batch.plan
-    columns = sorted({column for hole in batch.holes for column in hole.columns})
+    holes = [hole for hole in batch.holes if hole.columns]
+    columns = sorted({column for hole in holes for column in hole.columns})
+    copying = doubt.must_wait()  # asked before looking: what is copied meanwhile may or may not be found
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
-        below = min(hole.version for hole in batch.holes) if plan.shape is Shape.HISTORY else None
-        wanted = dict.fromkeys(each for hole in batch.holes for each in (hole.identity, hole.old_identity))
+        below = min(hole.version for hole in holes) if plan.shape is Shape.HISTORY else None
+        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity))
         stored = lookup.newest(plan, list(wanted), columns, below)
     fills: dict[tuple[int, int], Value] = {}
     left: list[Hole] = []
     counted: Counter[str] = Counter()
-    for hole in batch.holes:
-        values = _from_chain(hole, fills) if hole.after >= 0 else _from_stored(hole, stored, doubt)
+    for hole in holes:
+        values = _from_chain(hole, fills) or _from_stored(hole, stored, doubt)
         if values is None:
             left.append(hole)
             continue
         counted["unchanged values from the destination"] += len(hole.columns)
         fills.update(((hole.row, column), values[column]) for column in hole.columns)
     if left:
+        if copying:
+            raise NotCopiedError("a row that a change left out values of is not copied yet")
         read_again, gone = _from_source(plan, left, columns, reread, doubt, spill or Spill())
         counted.update(_unfit_in(plan, read_again))
         counted["unchanged values from the source"] += len(read_again)
@@ -161,7 +186,7 @@ def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[st
 
 def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
     """What an earlier row of the batch, which held the same values, got from the destination."""
-    if (hole.after, hole.columns[0]) not in fills:
+    if hole.after < 0 or (hole.after, hole.columns[0]) not in fills:
         return None
     return {column: fills[hole.after, column] for column in hole.columns}
 
@@ -175,7 +200,7 @@ def _from_stored(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) ->
     row = stored.get(hole.identity)
     if row is not None and not row.deleted and row.version >= hole.version:
         return row.values
-    row = stored.get(hole.old_identity)
+    row = stored.get(hole.old_identity) if hole.after < 0 else None
     if row is None or row.deleted or row.version >= hole.version:
         return None
     return row.values if _committed(hole) > doubt.of(hole.old_identity, row) else None

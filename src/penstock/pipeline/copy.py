@@ -18,19 +18,18 @@ import structlog
 from penstock.batch import version_of
 from penstock.decode import CopyDecoder
 from penstock.errors import PenstockError, SourceRefusedError, TableError
+from penstock.lsn import Lsn
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
-from penstock.pipeline.complete import FIRST_STREAMED
 from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
     from contextlib import AbstractContextManager
 
     from penstock.batch import Batch
     from penstock.config import Settings
-    from penstock.lsn import Lsn
     from penstock.pipeline.checkpoint import Store
     from penstock.pipeline.lane import Lane
     from penstock.plan import Plan
@@ -58,13 +57,15 @@ class Source(Protocol):
     def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
         """Return when every transaction that runs now has ended."""
 
-    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
-        """The table's parts, as text that ``read_part`` understands."""
+    def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
+        """The table's parts, or ``only`` those of these partitions, as text that ``read_part`` understands."""
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
 
-    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+    def snapshot(
+        self, report: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> AbstractContextManager[tuple[str, Lsn]]:
         """A snapshot's name and the position of the stream at which it was taken, for as long as the context lasts."""
 
     def goal(self) -> Lsn:
@@ -138,6 +139,13 @@ class Copies:
         """The table is to be copied from its beginning."""
         await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
 
+    async def plan(self, lane: Lane, plan: Plan, only: Collection[int]) -> None:
+        """Of these partitions only. Called in the lane's own step, which is repeated when it fails."""
+        rows = self._settings.copy_part_rows
+        bodies = await self._in_thread(self._source.plan_parts, plan, rows, only)
+        parts = [PartRecord(index, body) for index, body in enumerate(bodies)]
+        await self._in_thread(self._store.save_parts, self._pipe_name, plan.table.oid, parts)
+
     async def _one(self, lane: Lane) -> None:
         """Copy one table; what concerns it alone sets it aside."""
         try:
@@ -157,23 +165,35 @@ class Copies:
         lane.copy_began = time.monotonic()
         while True:
             try:
-                if lane.plan.shape is Shape.HISTORY:
+                if lane.plan.at_seam:
                     await self._copy_at_seam(lane)
                 else:
                     await self._copy_parts(lane, snapshot="")
                 break
             except TableRewrittenError as error:
+                if lane.plan.table.oid in self._cut:
+                    break
                 log.info("copy starts over", table=lane.plan.table.full_name, why=error.message)
                 await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
         lane.record.goal = await self._try(self._source.goal, lane)
         self._require_going_on(lane)
         await lane.enter(State.CATCHING_UP)
+        lane.gate.release()  # what had to wait for copied rows
         log.info("table copied", table=lane.plan.table.full_name, rows=lane.record.rows_copied)
 
     async def _copy_at_seam(self, lane: Lane) -> None:
-        """Under one snapshot. What an earlier attempt left is removed up to the new seam: its snapshot is gone."""
-        context = self._source.snapshot()
-        snapshot, seam = await self._try(context.__enter__, lane)
+        """Under one snapshot. What an earlier attempt left is removed: its snapshot is gone.
+
+        Changes wait from before the snapshot until it is known at which position of the stream it was taken.
+        """
+        lane.hold()
+        lane.record.seam = Lsn(0)
+
+        def exported() -> tuple[AbstractContextManager[tuple[str, Lsn]], str, Lsn]:
+            context = self._source.snapshot(lane.say, lambda: bool(self._stop))
+            return (context, *context.__enter__())
+
+        context, snapshot, seam = await self._try(exported, lane)
         try:
             await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
             if lane.record.state is State.COPYING:
@@ -183,6 +203,13 @@ class Copies:
                 below = version_of(self._epoch, seam, 0)
                 await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
             lane.record.seam = seam
+            if lane.record.state is State.WAITING:  # before any row: what there is when it starts over is removed
+                await lane.enter(State.COPYING)
+            else:
+                await lane.save()
+            if lane.plan.event_log:  # other rows' old places must all be there to be looked up
+                lane.gate.release()
+            failpoint.reached("at the seam")
             await self._copy_parts(lane, snapshot=snapshot)
         finally:
             await self._in_thread(context.__exit__, None, None, None)
@@ -232,9 +259,10 @@ class Copies:
         """Read, decode, insert, and save as done. In a thread of its own; repeated as a whole when it fails."""
         self._require_going_on(lane)
         settings, plan = self._settings, lane.plan
-        decoder = CopyDecoder(
-            plan, settings.max_batch_rows, int(settings.max_batch_bytes), part.index * ORDINALS_A_PART
-        )
+        first = part.index * ORDINALS_A_PART
+        if part.rows and plan.event_log:  # repeated: the rows may come in another order
+            self._target.delete(plan, from_version=first, below=first + ORDINALS_A_PART)
+        decoder = CopyDecoder(plan, settings.max_batch_rows, int(settings.max_batch_bytes), first)
         part.rows = part.bytes = 0
         try:
             with contextlib.closing(self._source.read_part(plan, part.body, snapshot)) as chunks:
@@ -269,7 +297,13 @@ class Copies:
     # What the stream has to say
 
     async def truncate(self, lane: Lane, version: int) -> None:
-        """End the table's copy, then delete every row below ``version``: what comes after it in the stream is complete."""
+        """End the table's copy, then delete every row below ``version``: what comes after it in the stream is complete.
+
+        Unless the changes do not go anywhere at the moment: the snapshot that is being waited for is later than the TRUNCATE, or it comes
+        again.
+        """
+        if lane.gate.shut:
+            return
         oid = lane.plan.table.oid
         self._cut.add(oid)
         if task := self._running.get(oid):
@@ -279,9 +313,6 @@ class Copies:
 
     async def caught_up(self, lane: Lane) -> None:
         """The stream has passed the end of the table's copy: it is streaming from here on. May be repeated."""
-        if lane.record.seam:  # what ended before the seam came with the copy
-            below = version_of(self._epoch, lane.record.seam, 0)
-            await self._try(lambda: self._target.delete(lane.plan, from_version=FIRST_STREAMED, below=below), lane)
         await lane.enter(State.STREAMING)
         log.info("table streaming", table=lane.plan.table.full_name)
 

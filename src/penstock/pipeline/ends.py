@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
-from penstock.decode import encode
 from penstock.errors import BadDataError, ValueUnreadableError
+from penstock.pipeline import places
+from penstock.pipeline.alteration import perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
-from penstock.pipeline.evolve import changed
+from penstock.pipeline.enlist import is_mended, require_free
 from penstock.pipeline.versions import key_numbers
-from penstock.plan import Shape
 from penstock.postgres import catalog, copy, publication, slot
 from penstock.spill import Spill
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
     from penstock.lsn import Lsn
+    from penstock.pipeline.alteration import Alteration, Ways
+    from penstock.pipeline.checkpoint import TableRecord
     from penstock.pipeline.complete import Doubt, Identity, Stored
     from penstock.pipeline.evolve import Change
     from penstock.plan import Plan
@@ -61,13 +63,15 @@ class SourceEnd:
             return catalog.look(connection, {oid}).get(oid)
 
     def publish(self, oids: set[int], pipe: Pipe) -> None:
-        """See that the pipe's publication has these tables. Raises PublicationError where it is not ours."""
+        """See that the pipe's publication has these tables, if it is ours."""
+        if pipe.source.publication:
+            return
         with self.connector.connect() as connection:
             tables = list(catalog.look(connection, oids).values())
-            publication.ensure_publication(connection, pipe.publication, tables, owned=not pipe.source.publication)
+            publication.ensure_publication(connection, pipe.publication, tables, owned=True)
 
-    def defaults(self, table: Table, columns: Sequence[str]) -> dict[str, str]:
-        """What rows that are older than these columns show for them, as text."""
+    def defaults(self, table: Table, columns: Mapping[int, str]) -> dict[str, str] | None:
+        """What rows that are older than these columns show for them, as text; None when that is not known any more."""
         with self.connector.connect() as connection:
             return catalog.missing_values(connection, table, columns)
 
@@ -83,12 +87,12 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return slot.end_former_session(connection, slot_name, former)
 
-    def plan_parts(self, plan: Plan, part_rows: int) -> list[str]:
-        """The table's parts, each as JSON."""
+    def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
+        """The table's parts, each as JSON; ``only`` those of these partitions."""
         with self.connector.connect(copying=True) as connection:
             rows = min(part_rows, _rows_in(PART_BYTES, plan.table))
             parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=rows)
-        return [part.to_json() for part in parts]
+        return [part.to_json() for part in parts if not only or part.relation in only]
 
     def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
         """Chunks of COPY text. Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
@@ -102,9 +106,11 @@ class SourceEnd:
         except ValueUnreadableError as error:  # it stops its table only
             raise BadDataError(error.message, hint=error.hint) from None
 
-    def snapshot(self) -> AbstractContextManager[tuple[str, Lsn]]:
+    def snapshot(
+        self, report: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> AbstractContextManager[tuple[str, Lsn]]:
         """An exported snapshot, and the position of the stream at which it was taken."""
-        return slot.exported_snapshot(self.connector)
+        return slot.exported_snapshot(self.connector, report=report, stopped=stopped)
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
@@ -142,9 +148,11 @@ class DestinationEnd:
 
     def write(self, batch: Batch, doubt: Doubt, counters: Counter[str]) -> None:
         """Complete the batch's holes and insert it; durable when it returns."""
-        if batch.holes:
-            with folder_errors(self.client.scratch):
+        with folder_errors(self.client.scratch):
+            if any(hole.columns for hole in batch.holes):
                 complete(batch, self, self._source, doubt, counters, self.client.spill())
+            if batch.holes:  # by now they only name the rows
+                places.settle(batch, self)
         self._writer.insert(batch)
 
     def newest(
@@ -153,35 +161,14 @@ class DestinationEnd:
         """The newest stored row of each key."""
         return lookup.newest(self.client, self.database, plan, identities, columns, below=below)
 
-    def alter(self, plan: Plan, change: Change, defaults: Mapping[str, str], *, drop: bool, views: bool) -> None:
-        """Bring the table to the new plan, and its view with it. May be repeated."""
-        self._writer.settle(plan.target)
-        values = self._constants(plan, defaults)
-        alter.alter(
-            self.client,
-            self.database,
-            plan,
-            added=change.added,
-            dropped=change.dropped if drop else (),
-            renamed=change.renamed,
-            retyped=change.retyped,
-            defaults=values,
-        )
-        if views and plan.shape is Shape.CURRENT:
-            ddl.ensure_view(self.client, self.database, plan)
+    def places(self, plan: Plan, identities: Sequence[Identity]) -> Mapping[Identity, Sequence[Stored]]:
+        """The rows of each key that are alive, one a place."""
+        return lookup.places(self.client, self.database, plan, identities)
 
-    def _constants(self, plan: Plan, texts: Mapping[str, str]) -> dict[str, str]:
-        found = {}
-        for column in plan.columns:
-            if column.name not in texts:
-                continue
-            value = encode(column.codec, texts[column.name].encode())
-            constant = None if value.null else lookup.constant(self.client, column, texts[column.name], value)
-            if constant is None and not value.null:
-                raise changed(plan.table, f'column "{column.name}" has a default that ClickHouse cannot write')
-            if constant:
-                found[column.name] = constant
-        return found
+    def alter(self, plans: tuple[Plan, Plan], step: Alteration, todo: Change, ways: Ways) -> None:
+        """Bring the table from the first plan to the second, and its view with it. May be repeated."""
+        self._writer.settle(plans[0].target)
+        perform(self.client, self.database, plans, step, todo, ways)
 
     def put_aside(self, old: str, new: str, building: str) -> None:
         """Give a table whose source is gone another name, and drop its view, and what was to replace it. May be repeated."""
@@ -204,18 +191,18 @@ class DestinationEnd:
         """Whether there is a table or view of that name."""
         return fit.table_exists(self.client, self.database, name)
 
+    def require_free(self, plan: Plan) -> None:
+        """See that no table of somebody else's has the plan's target as its name. Raises TargetConflictError."""
+        require_free(self.client, self.database, plan)
+
+    def is_mended(self, plan: Plan, record: TableRecord) -> bool:
+        """Whether what the table lacked in the destination is there again."""
+        return is_mended(self.client, self.database, plan, record)
+
     def put_in_place(self, plan: Plan, *, fresh: str, fresh_id: str, views: bool) -> None:
         """The table ``fresh`` takes the place of the plan's target at once. May be repeated."""
         self._writer.settle(fresh)
         alter.put_in_place(self.client, self.database, plan, fresh=fresh, fresh_id=fresh_id, views=views)
-
-    def move(self, old: str, plan: Plan, *, views: bool) -> bool:
-        """Give a table the plan's target as its name; False where that is taken."""
-        self._writer.settle(old)
-        moved = alter.move(self.client, self.database, old, plan.target)
-        if moved and views and plan.shape is Shape.CURRENT:
-            ddl.ensure_view(self.client, self.database, plan)
-        return moved
 
     def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""

@@ -68,7 +68,7 @@ def _refuse_other_identity(relation: Relation, plan: Plan) -> None:
     if relation.replica_identity == "n" or plan.shape is Shape.HISTORY:
         return
     sent = {column.name for column in relation.columns if column.in_key or relation.replica_identity == "f"}
-    needed = plan.key or range(len(plan.columns))
+    needed = range(len(plan.columns)) if plan.keyless else [each for each in plan.key if each not in plan.moving]
     missing = [plan.columns[each].name for each in needed if plan.columns[each].name not in sent]
     if missing:
         raise changed(plan.table, f'its replica identity no longer holds column "{missing[0]}"')
@@ -101,6 +101,7 @@ class Change:
     dropped: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     retyped: tuple[PlanColumn, ...] = ()
+    attached: tuple[int, ...] = ()  # partitions that may have brought rows along
     reread: bool = False  # values changed without a row in the stream: every row is read again
     again: str = ""
     refused: str = ""  # the column whose values would be lost or wrong: only with the user's leave
@@ -112,8 +113,12 @@ class Change:
         return bool(self.added or self.dropped or self.renamed or self.retyped)
 
 
-def change(old: Plan, new: Plan) -> Change:
-    """What leads from one version of a table to the next."""
+def change(old: Plan, new: Plan, *, truncated_by: frozenset[str] = frozenset(), ignore_lost: bool = False) -> Change:
+    """What leads from one version of a table to the next.
+
+    ``truncated_by`` are the transactions of the TRUNCATEs that the stream has brought. ``ignore_lost``: rows of partitions that are
+    gone stay.
+    """
     before, after = _planned(old), _planned(new)
     common = [number for number in before if number in after]
     pairs = [(before[number], after[number]) for number in common]
@@ -122,18 +127,34 @@ def change(old: Plan, new: Plan) -> Change:
     dropped = tuple(before[number].name for number in before if number not in after)
     retyped = tuple(other for one, other in pairs if one.clickhouse != other.clickhouse)
     changes = Change(added, dropped, renamed, retyped, names=tuple(column.name for column in new.columns))
+    types = _types(old, new)
     if again := _needs_copy(old, new, changes):
         return Change(again=again)
-    types = _types(old, new)
     if refused := [name for name, kind in types.items() if kind == "other"]:
         return Change(refused=refused[0])
     if moved := [name for name, kind in types.items() if kind == "moved"]:
         return Change(again=f'the values of column "{moved[0]}" were rewritten with another time zone')
-    if not _content_changed(old.table, new.table, added):
+    if new.shape is not Shape.CURRENT:
         return changes
-    if new.keyless and new.shape is Shape.CURRENT:
-        return Change(again="its rows were rewritten")
-    return replace(changes, reread=new.shape is Shape.CURRENT)
+    rewritten = _content_changed(old.table, new.table, added)
+    attached = tuple(dict(new.table.storage).keys() - dict(old.table.storage).keys()) if new.table.partitioned else ()
+    again = "" if ignore_lost else _lost(old.table, new.table, truncated_by)
+    if ((rewritten or attached) and new.at_seam) or (rewritten and new.table.partitioned):
+        again = "its rows were rewritten, or a partition was attached"
+    return Change(again=again) if again else replace(changes, attached=attached, reread=rewritten)
+
+
+def _lost(old: Table, new: Table, truncated_by: frozenset[str]) -> str:
+    """How rows of partitions went without a word in the stream: it tells of what is done to the root only."""
+    before, after = dict(old.storage), dict(new.storage)
+    if not old.partitioned:
+        return ""
+    if before.keys() - after.keys():
+        return "a partition was detached or dropped"
+    stamps = {leaf.oid: leaf.stamp for leaf in new.leaves}
+    if any(after[oid] != filenode and stamps.get(oid) not in truncated_by for oid, filenode in before.items()):
+        return "a partition was truncated or rewritten"
+    return ""
 
 
 def _planned(plan: Plan) -> dict[int, PlanColumn]:
@@ -147,8 +168,6 @@ def _needs_copy(old: Plan, new: Plan, changes: Change) -> str:
     keys = [[plan.table.column(plan.columns[index].name).number for index in plan.key] for plan in (old, new)]
     if keys[0] != keys[1] or key_numbers(old.table) != key_numbers(new.table):
         return "its key has changed"
-    if new.keyless and changes.touches:
-        return "its columns have changed, and a table without a key is sorted by all of them"
     in_key = {plan.columns[index].name for plan in (old, new) for index in plan.key}
     touched = {name for pair in changes.renamed for name in pair} | {column.name for column in changes.retyped}
     if in_key & touched:

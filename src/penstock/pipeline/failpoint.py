@@ -9,7 +9,21 @@ import itertools
 import os
 import signal
 
-PLACES = ("after insert", "before save", "after save", "before confirm", "within a copy part", "after a copy part")
+PLACES = (
+    "after insert",
+    "before save",
+    "after save",
+    "before confirm",
+    "at the seam",
+    "within a copy part",
+    "after a copy part",
+    "before an alteration",
+    "after an alteration",
+    "after set back",
+    "after a fresh table",
+    "after an exchange",
+    "after putting aside",
+)
 
 _name, _, _nth = os.environ.get("PENSTOCK_FAILPOINT", "").partition(":")
 _visits = itertools.count(1)

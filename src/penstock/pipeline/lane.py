@@ -19,7 +19,8 @@ from penstock.errors import PenstockError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Rate
 from penstock.pipeline import failpoint, retry
-from penstock.pipeline.complete import Doubt
+from penstock.pipeline.complete import NOWHERE_YET, Doubt, NotCopiedError
+from penstock.pipeline.gate import Gate
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-NOWHERE_YET = 1 << 62  # beyond every position
 FEW_ROWS = 50  # so few rows need not wait for more
 
 
@@ -54,6 +54,8 @@ class Surroundings:
     inserting: asyncio.Semaphore
     wake: asyncio.Event  # set when a lane has changed: the loop has a look
     visible: Callable[[int, int], None]  # commit time in µs, rows: these are readable now
+    position: Callable[[], int]  # what the stream's connection has reached
+    reopen: Callable[[], None]  # asks for a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Lane:
         self.target = record.target
         self.horizon = 0  # the catalog that ``ahead`` was made from is of then
         self.skipping = False  # until the table is copied anew
+        self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
         self.misnamed = False  # its new name is not free yet
         self.finishing = False  # its copy is at its end
         self.error: PenstockError | None = None  # what the whole pipe must stop for
@@ -95,8 +98,16 @@ class Lane:
         self._waiting: deque[Batch | Step] = deque()
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
-        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt, lambda: self.record.base)
+        self._doubt = Doubt(
+            record.doubt,
+            self._copied_until,
+            self._keep_doubt,
+            base=lambda: self.record.base,
+            exact=lambda: self.plan.at_seam,
+        )
         self._flushed_at = 0.0
+        again = plan.at_seam and record.state in (State.WAITING, State.COPYING)  # its snapshot is gone, or never was
+        self.gate = Gate(around.position, around.reopen, shut=again)
 
     # Batches
 
@@ -117,7 +128,9 @@ class Lane:
 
     def floors(self) -> Iterator[int]:
         """The floors of all that is not yet durable."""
-        return (batch.floor for batch in self._waiting)
+        if self.record.state is not State.FAILED:
+            yield from self.gate.floors()
+        yield from (batch.floor for batch in self._waiting)
 
     @property
     def oldest_commit(self) -> int:
@@ -126,10 +139,19 @@ class Lane:
 
     def submit(self, batch: Batch | Step) -> None:
         """Queue a batch, or a step, behind those that wait."""
+        if self.gate.shut and not isinstance(batch, Step):
+            return
         self._waiting.append(batch)
         self._flushed_at = time.monotonic()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name=f"lane {self.plan.target}")
+
+    def hold(self, floor: int | None = None) -> None:
+        """Write nothing more until the gate is released, and read again what comes from here on (or from ``floor`` on)."""
+        self.gate.hold(floor)
+        first = list(self._waiting)[:1]  # it may be in flight
+        steps = [each for each in list(self._waiting)[1:] if isinstance(each, Step)]
+        self._waiting = deque([*first, *steps])
 
     async def drained(self) -> None:
         """Wait until nothing waits or is in flight: the barrier before DDL. Raises what the pipe must stop for."""
@@ -169,10 +191,16 @@ class Lane:
             self.trouble = ""
 
     async def _write(self, batch: Batch) -> None:
-        if self.record.state is State.FAILED:
+        if self.record.state is State.FAILED or self.gate.shut:
             return
         try:
             await retry.for_ever(lambda: self._insert(batch), self._around.stop, self.report)
+        except NotCopiedError:
+            if self.record.state is State.COPYING:
+                self.hold(batch.floor)
+            else:  # it is by now
+                await self._write(batch)
+            return
         except TableError as error:
             await self.fail(error)
             return
@@ -213,6 +241,12 @@ class Lane:
             log.warning("trying again", table=self.record.full_name, why=error.message, fix=error.hint)
         self.trouble = error.message
 
+    def say(self, note: str) -> None:
+        """Remember what is waited for, and say it once."""
+        if note != self.trouble:
+            log.info("waiting", table=self.record.full_name, why=note)
+        self.trouble = note
+
     # Flushing
 
     def may_flush(self, rows: int, *, interval: float, gap: float) -> bool:
@@ -247,8 +281,8 @@ class Lane:
         """Set the table aside. Its reason is saved before any position beyond its rows can be."""
         if self.record.state is State.FAILED:
             return
-        self.record.reason, self.record.hint = error.message, error.hint
-        await self.enter(State.FAILED)
+        self.record.fail(error)
+        await self.save()
         log.warning("table set aside", table=self.record.full_name, why=error.message, fix=error.hint)
         self._around.wake.set()
 

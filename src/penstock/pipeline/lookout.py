@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -13,24 +14,36 @@ from penstock.errors import SourceError, SourceUnavailableError
 from penstock.lsn import Lsn
 from penstock.pipeline.lifecycle import State
 from penstock.postgres import catalog, publication, slot
-from penstock.table import Table
 
 if TYPE_CHECKING:
     from penstock.pipeline.checkpoint import PipeRecord
     from penstock.pipeline.lane import Lane
-    from penstock.postgres.connection import Connector
+    from penstock.postgres.connection import Connection, Connector
     from penstock.postgres.stream import Stream
+    from penstock.table import Table
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 2.0
-CATALOG_SECONDS = 3.0
+CATALOG_SHARE = 20  # reading the catalog takes at most one part in so many of the time
+CATALOG_SECONDS = 30.0  # and is done so often at least
 LOCK_TIMEOUT = "2s"
 REFUSALS = 3  # looks in a row without a connection, nor any progress, until the stream is let go
 
 
-Hearing = Callable[[Mapping[int, Table], Mapping[int, str], set[int], Lsn], None]
-"""Tables by oid, the names of all tables, those that are not published any more, and a position behind what was seen."""
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the catalog says."""
+
+    tables: Mapping[int, Table]  # those of the pipe, by oid
+    names: Mapping[int, str]  # of all tables, by oid
+    unpublished: Collection[int]  # tables of the pipe that are not, or not wholly, published
+    published: Collection[int]  # tables
+    position: Lsn  # behind all this
+
+
+Hearing = Callable[[Sight], Awaitable[bool]]
+"""Is told what was seen; whether it waits for the stream to come to that."""
 
 
 class Progress(Protocol):
@@ -50,7 +63,7 @@ class Progress(Protocol):
 
 
 class Lookout:
-    """What is known of the source, looked up every ``LOOK_SECONDS``, the tables' definitions every ``CATALOG_SECONDS``.
+    """What is known of the source, looked up every ``LOOK_SECONDS``, the tables' definitions less often where there are very many.
 
     A server that shuts down takes no new connections and waits until its senders have been told that everything is flushed. A pipe
     that cannot write, perhaps because it has to read rows of that very server again, would keep it waiting for ever: it lets go.
@@ -67,7 +80,7 @@ class Lookout:
         self._lanes = lanes
         self._progress = progress
         self._hear = hear
-        self._read_at = -CATALOG_SECONDS
+        self._read_next = 0.0
         self.has_read = False  # the catalog, once at least
 
     async def run(self) -> None:
@@ -79,10 +92,10 @@ class Lookout:
             held_up = written == self._progress.written < self._progress.received
             position, written = self._progress.position, self._progress.written
             try:
-                await asyncio.to_thread(self._ask, nudge=still)
-                if time.monotonic() - self._read_at > CATALOG_SECONDS:
-                    self._hear(*await asyncio.to_thread(self._read, dict(self._lanes)))
-                    self._read_at = time.monotonic()
+                sight = await asyncio.to_thread(self._ask, dict(self._lanes), nudge=still)
+                if sight is not None:
+                    if await self._hear(sight):
+                        await asyncio.to_thread(self._beat)
                     self.has_read = True
                 refusals = 0
             except SourceUnavailableError as error:
@@ -94,26 +107,37 @@ class Lookout:
                 refusals = 0  # whoever needs the source comes upon it too, and says so
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _ask(self, *, nudge: bool) -> None:
-        """``nudge`` the stream where it has not moved although there was something."""
+    def _ask(self, lanes: dict[int, Lane], *, nudge: bool) -> Sight | None:
+        """``nudge`` the stream where it has not moved although there was something. The catalog, when it is time."""
         with self._connector.connect() as connection:
             self.source_end = slot.insert_lsn(connection)
             state = slot.slot_state(connection, self._record.slot)
             self.retained_bytes = state.retained_bytes if state else None
             if nudge and self.source_end > self._progress.position:
                 slot.heartbeat(connection)
+            began = time.monotonic()
+            if began < self._read_next:
+                return None
+            sight = self._read(connection, lanes)
+            ended = time.monotonic()
+            self._read_next = ended + min(CATALOG_SECONDS, (ended - began) * CATALOG_SHARE)
+            return sight
 
-    def _read(self, lanes: dict[int, Lane]) -> tuple[dict[int, Table], dict[int, str], set[int], Lsn]:
-        """The pipe's tables, the names of all, those that are not published any more, and a position behind it all."""
+    def _read(self, connection: Connection, lanes: dict[int, Lane]) -> Sight:
+        connection.execute(f"set lock_timeout = '{LOCK_TIMEOUT}'")  # others' DDL must not keep us from looking
+        followed = {oid: lane.ahead.table for oid, lane in lanes.items() if lane.record.state is not State.FAILED}
+        names = catalog.names(connection)
+        tables = catalog.look(connection, followed.keys())
+        name = self._record.publication
+        missing = {table.oid for table in publication.missing(connection, name, list(followed.values()))}
+        return Sight(
+            tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)
+        )
+
+    def _beat(self) -> None:
+        """So that the stream comes to what was seen."""
         with self._connector.connect() as connection:
-            connection.execute(f"set lock_timeout = '{LOCK_TIMEOUT}'")  # others' DDL must not keep us from looking
-            names = catalog.names(connection)
-            followed = {oid: lane.ahead.table for oid, lane in lanes.items() if lane.record.state is not State.FAILED}
-            tables = catalog.look(connection, followed.keys())
-            unpublished = publication.missing(connection, self._record.publication, list(followed.values()))
-            goal = slot.insert_lsn(connection)
             slot.heartbeat(connection)
-        return tables, names, {table.oid for table in unpublished}, goal
 
     def _let_go(self, error: SourceUnavailableError) -> None:
         if self.stream is not None:

@@ -6,24 +6,24 @@ Everything here may be repeated after a crash at any line. Blocking; runs in a t
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.clickhouse import alter, capabilities, ddl, fit
-from penstock.errors import ConfigError, NotYetError, SchemaConflictError, SlotError, TableError
+from penstock.clickhouse import capabilities, ddl
+from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
-from penstock.pipeline.evolve import fingerprint, unpublished
+from penstock.pipeline.enlist import first, go_on
+from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored, narrower
-from penstock.pipeline.versions import from_json, to_json
 from penstock.plan import Plan, Shape, compile_plan
 from penstock.postgres import catalog, publication, slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
@@ -138,140 +138,30 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     for plan in plans:
         before = known.get(plan.table.oid)
         if before is None:
-            tables.append(_first(pipe, store, client, as_stored(client, pipe, plan, server)))
+            tables.append(first(pipe, store, client, as_stored(client, pipe, plan, server)))
         else:
-            tables.append(_go_on(pipe, store, client, (plan, before), server))
+            tables.append(go_on(pipe, store, client, (plan, before), server))
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
     owned = not pipe.source.publication
+    left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
+    _leave_out(pipe, store, connection, left, owned=owned)
     _set_aside_unpublished(pipe, store, connection, tables)
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh, server)
 
 
-def _new_record(plan: Plan) -> TableRecord:
-    return TableRecord(plan.table.oid, plan.table.full_name, plan.target, fingerprint(plan), table=to_json(plan.table))
-
-
-def _first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, TableRecord]:
-    """A table of a pipe that has not run before."""
-    record = _new_record(plan)
-    try:
-        ddl.ensure_table(client, pipe.database, plan)
-        ddl.ensure_empty(client, pipe.database, plan)
-        _view(pipe, client, plan)
-    except TableError as error:
-        record.fail(error)
-    store.save_table(pipe.name, record)
-    return plan, record
-
-
-def enlist(
-    pipe: Pipe, store: Store, client: Client, table: Table, server: Capabilities, *, taken: Collection[str]
-) -> tuple[Plan, TableRecord] | TableError:
-    """A table that is new to a pipe that runs; it is copied beside, and then takes its place. ``taken`` are names in the destination."""
-    try:
-        plan = compile_plan(table, pipe, server)
-    except TableError as error:
-        return error
-    except ConfigError as error:
-        return SchemaConflictError(error.message, hint=error.hint)
-    record = _new_record(plan)
-    try:
-        views = pipe.destination.views and plan.shape is Shape.CURRENT
-        if clash := {plan.target, *([ddl.view_name(plan)] if views else [])}.intersection(taken):
-            raise SchemaConflictError(
-                f'{table.full_name} would be "{min(clash)}" in the destination, and another table is',
-                hint="Set a target in the options of one of them.",
-            )
-        if fit.table_exists(client, pipe.database, plan.target):
-            ddl.ensure_table(client, pipe.database, plan)
-            ddl.ensure_empty(client, pipe.database, plan)
-        record.set_back(beside=plan.shape is not Shape.NULL)
-    except TableError as error:
-        record.fail(error)
-    store.save_table(pipe.name, record)
-    return plan, record
-
-
-def _go_on(
-    pipe: Pipe, store: Store, client: Client, seen: tuple[Plan, TableRecord], server: Capabilities
-) -> tuple[Plan, TableRecord]:
-    """A table of a pipe that has run before, at the version that the destination's table has."""
-    plan, record = seen
-    try:
-        if record.state is not State.WAITING or not record.building:
-            plan = _as_it_was(pipe, client, plan, record, server)
-        if record.state is State.FAILED:
-            return plan, record
-        if record.fingerprint != fingerprint(plan) and record.state is not State.WAITING:
-            raise SchemaConflictError(
-                f"the options of {plan.table.full_name} have changed since it was copied",
-                hint=f"Copy it again: penstock resync PIPE.toml {plan.table.full_name}",
-            )
-        plan = _in_its_place(pipe, client, plan, record)
-    except TableError as error:
-        record.fail(error)
-    store.save_table(pipe.name, record)
-    return plan, record
-
-
-def _as_it_was(pipe: Pipe, client: Client, plan: Plan, record: TableRecord, server: Capabilities) -> Plan:
-    """The plan of the version that is recorded, by today's settings."""
-    if not record.table:
-        return plan
-    now = plan.table
-    table = replace(from_json(record.table), estimated_rows=now.estimated_rows, estimated_bytes=now.estimated_bytes)
-    try:
-        was = compile_plan(table, pipe, server)
-    except ConfigError as error:
-        raise SchemaConflictError(
-            f"the options of {table.full_name} do not fit the columns with which it was copied: {error.message}",
-            hint=f"Copy it again: penstock resync PIPE.toml {table.full_name}",
-        ) from None
-    stored = as_stored(client, pipe, replace(was, target=record.building or record.target), server)
-    return replace(stored, target=was.target)
-
-
-def _in_its_place(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> Plan:
-    """The plan with the name of the table that rows go into, which is there, fits, and has its view. Raises TableError."""
-    database = pipe.database
-    if record.building and record.building_id and fit.identity(client, database, record.target) == record.building_id:
-        ddl.drop_table(client, database, record.building)  # exchanged, and not yet said so
-        record.building = record.building_id = ""
-    if plan.target != record.target:
-        _move(pipe, client, plan, record)
-    plan = replace(plan, target=record.building or record.target)
-    if record.state is State.WAITING and record.building:
-        return plan
-    if record.state is not State.WAITING and not fit.table_exists(client, database, plan.target):
-        raise SchemaConflictError(
-            f"{database}.{plan.target} is gone from the destination",
-            hint=f"Copy the table again: penstock resync PIPE.toml {plan.table.full_name}",
-        )
-    ddl.ensure_table(client, database, plan)
-    if not record.building:
-        _view(pipe, client, plan)
-    return plan
-
-
-def _move(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> None:
-    """The settings give the table another name in the destination than it had."""
-    if alter.move(client, pipe.database, record.target, plan.target) or record.state is State.WAITING:
-        record.target = plan.target
-        return
-    log.warning(
-        "table keeps its name in the destination",
-        table=record.full_name,
-        target=record.target,
-        why=f"{plan.target} is there already",
-    )
-
-
-def _view(pipe: Pipe, client: Client, plan: Plan) -> None:
-    if pipe.destination.views and plan.shape is Shape.CURRENT:
-        ddl.ensure_view(client, pipe.database, plan)
+def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[TableRecord], *, owned: bool) -> None:
+    """Tables that are excluded now, or can no longer be followed: their changes are not read, so they are copied anew if they come back."""
+    for record in left:
+        if record.state is not State.WAITING or record.begun:
+            record.set_back(beside=pipe.tables.options_for(record.full_name).shape != Shape.NULL.value)
+            store.save_parts(pipe.name, record.oid, [])
+            store.save_table(pipe.name, record)
+            log.info("table left out", table=record.full_name, target=record.target)
+    if owned and left:
+        publication.withdraw(connection, pipe.publication, {record.oid for record in left})
 
 
 def _set_aside_unpublished(

@@ -12,17 +12,15 @@ import contextlib
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, FrameError, PenstockError, SlotError, SlotHeldError, TableError
-from penstock.lsn import Lsn
+from penstock.errors import DestinationError, PenstockError, TableError
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.pipeline import retry
-from penstock.pipeline.arrivals import Arrivals
+from penstock.pipeline.arrivals import Arrivals, Enrolment
 from penstock.pipeline.cdc import Cdc
 from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import Checkpoint, require_known
@@ -31,26 +29,22 @@ from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.lookout import Lookout
-from penstock.pipeline.prepare import Prepared, Waiting, enlist, prepare, verify
+from penstock.pipeline.lookout import Lookout, Sight
+from penstock.pipeline.prepare import Prepared, Waiting, prepare
+from penstock.pipeline.renewal import Means
+from penstock.pipeline.sessions import Sessions
 from penstock.postgres.connection import Connector
-from penstock.postgres.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
-    from penstock.pipeline.checkpoint import Store, TableRecord
-    from penstock.plan import Plan
-    from penstock.postgres.slot import Session
-    from penstock.table import Table
+    from penstock.lsn import Lsn
+    from penstock.pipeline.checkpoint import Store
 
 log = structlog.get_logger()
 
-STATUS_SECONDS = 10  # how often the server hears of us when there is no news
-HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
-SAME_FRAME = 5  # so often may the stream be unreadable at one position
 INSERTS_EMBEDDED, INSERTS_SERVER = 4, 8  # inserts in flight at a time
 THREADS = 24  # for inserts, saving and looking around
 CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
@@ -83,14 +77,9 @@ class Run:
         self._copies: Copies
         self._lookout: Lookout
         self._finish: Lsn | None = None  # of ``once``
-        self._began = time.monotonic()
+        self._sessions: Sessions
         self._is_open = False
-        self._session: Session | None = None  # of the stream that is open, or was the last one
-        self._unreadable = 0
-        self._unreadable_at = Lsn(0)
         self._latencies = Latencies()
-        self._reopen = asyncio.Event()
-        self._reopened = asyncio.Event()
 
     def stop(self) -> None:
         """End in order: what was read is written, saved and confirmed."""
@@ -149,54 +138,57 @@ class Run:
             asyncio.Semaphore(at_a_time),
             self._wake,
             self._visible,
+            lambda: self._cdc.position,
+            self._ask_anew,
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
         self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
         epoch = prepared.record.epoch
+        settings, stop = self.pipe.settings, self._stop
         self._copies = Copies(
-            self.pipe.name,
-            self._source,
-            destination,
-            store=self._store,
-            settings=self.pipe.settings,
-            epoch=epoch,
-            stop=self._stop,
+            self.pipe.name, self._source, destination, store=self._store, settings=settings, epoch=epoch, stop=stop
         )
+        enrolment = Enrolment(self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused)
         self._arrivals = Arrivals(
-            self.pipe,
-            self._source,
-            self._stop,
-            enroll=self._enroll,
-            say=self._say,
-            report=self._report,
-            reopen=self._open_anew,
+            self.pipe, self._source, stop, enrolment=enrolment, say=self._say, report=self._report
         )
-        self._changes = Changes(
+        means = Means(
             self.pipe,
-            self._lanes,
             self._source,
             destination,
             self._copies,
-            server=prepared.server,
-            epoch=epoch,
-            stop=self._stop,
-            begin=self._arrivals.begin,
+            prepared.server,
+            epoch,
+            stop,
+            self._arrivals.begin,
         )
-        self._arrivals.attach(self._copies, self._changes, self._checkpoint)
+        self._changes = Changes(means, self._lanes)
         self._cdc = Cdc(
             self._lanes,
             self._checkpoint,
             self._copies,
             self._changes,
-            settings=self.pipe.settings,
+            settings=settings,
             epoch=epoch,
             insert_cap=CAP_EMBEDDED if self._client.embedded else CAP_SERVER,
-            stop=self._stop,
+            stop=stop,
             wake=self._wake,
         )
-        self._changes.attach(self._cdc)
         self._lookout = Lookout(self._connector, prepared.record, self._lanes, self._cdc, self._heard)
-        self._refused = dict(prepared.refused)
+        self._sessions = Sessions(
+            prepared.record,
+            self._source,
+            self._cdc,
+            self._checkpoint,
+            self._lookout,
+            work_mem=settings.decoding_work_mem,
+            stop=stop,
+            report=self._report,
+            opened=self._opened,
+        )
+        self._changes.attach(self._cdc)
+        self._arrivals.attach(self._copies, self._changes, self._checkpoint, self._sessions)
+        self._refused.update(prepared.refused)
         self._is_open = True
         for record in (record for _, record in prepared.tables if record.state is State.FAILED):
             log.warning("table set aside", table=record.full_name, why=record.reason, fix=record.hint)
@@ -212,8 +204,8 @@ class Run:
         gc.freeze()  # the drivers' modules are a million objects that every full collection would look at
         if once:
             self._finish = await asyncio.to_thread(self._source.goal)
-        self._cdc.until = lambda: self._reopen.is_set() or self._finished()
-        stream = asyncio.create_task(self._follow(), name="stream")
+        self._cdc.until = lambda: self._sessions.is_to_end or self._finished()
+        stream = asyncio.create_task(self._sessions.follow(), name="stream")
         look = asyncio.create_task(self._lookout.run(), name="look")
         for lane in self._lanes.values():
             lane.skipping = lane.record.state is State.WAITING and bool(lane.record.building)
@@ -231,10 +223,12 @@ class Run:
             await self._arrivals.close()
             await self._copies.close()
 
-    def _heard(self, tables: Mapping[int, Table], names: Mapping[int, str], missing: set[int], goal: Lsn) -> None:
-        """What the lookout has seen of the catalog."""
-        self._changes.news(tables, missing, goal)
-        self._arrivals.names(names, self._lanes)
+    async def _heard(self, sight: Sight) -> bool:
+        """What the lookout has seen; whether the stream has still to come to something."""
+        self._changes.news(sight)
+        await self._changes.mend()
+        self._arrivals.names(sight, self._lanes)
+        return not self._changes.idle
 
     def _finished(self) -> bool:
         """Whether ``once`` is done: every table is settled, and what was committed before the start is durable."""
@@ -246,118 +240,13 @@ class Run:
             lane.record.state in (State.STREAMING, State.FAILED) and not lane.stepping for lane in self._lanes.values()
         )
 
-    # The stream
-
-    async def _follow(self) -> None:
-        while not self._stop:
-            await retry.for_ever(self._sessions, self._stop, self._report)
-            if not self._reopen.is_set():
-                return
-            self._reopen.clear()
-
-    async def _sessions(self) -> None:
-        """Follow, on one connection after the other for as long as each gets further; raises what cut one that did not."""
-        while True:
-            await asyncio.to_thread(self._verify)
-            saved = self._checkpoint.saved
-            stream = await self._open_stream()
-            try:
-                await self._cdc.follow(stream)
-            except PenstockError as error:
-                if not retry.helps(error) or self._checkpoint.saved == saved:
-                    raise self._judged(error) from None
-                self._report(error)
-            else:
-                return
-            finally:
-                await stream.close()
-
-    def _verify(self) -> None:
-        with self._connector.connect() as connection:
-            verify(replace(self._prepared.record, position=self._checkpoint.saved), connection)
-
-    async def _open_stream(self) -> Stream:
-        settings, record = self.pipe.settings, self._prepared.record
-        try:
-            stream = await Stream.open(
-                self._connector,
-                record.slot,
-                record.publication,
-                work_mem=settings.decoding_work_mem,
-                status_seconds=STATUS_SECONDS,
-            )
-        except SlotHeldError as error:
-            if self._session is not None:
-                await asyncio.to_thread(self._end_former, self._session)
-            elif time.monotonic() - self._began > HELD_SECONDS:
-                raise SlotError(error.message, hint=error.hint) from None
-            raise
-        self._session = stream.session
-        self._lookout.stream = stream
-        self._unreadable = 0 if self._checkpoint.saved > self._unreadable_at else self._unreadable
-        self._trouble = ""
-        self._reopened.set()
-        log.info("stream open", slot=record.slot, position=str(self._checkpoint.saved))
-        return stream
-
-    def _end_former(self, former: Session) -> None:
-        """After a cut that the server has not noticed its sender keeps the slot until ``wal_sender_timeout``: do not wait for that."""
-        if self._source.end_former_session(self._prepared.record.slot, former):
-            log.info("former session ended", slot=self._prepared.record.slot, pid=former.pid)
-
-    def _judged(self, error: PenstockError) -> PenstockError:
-        """An unreadable stream that stays so at the same position is not for trying again."""
-        if isinstance(error, FrameError):
-            self._unreadable += 1
-            self._unreadable_at = self._checkpoint.saved
-            if self._unreadable >= SAME_FRAME:
-                return SlotError(
-                    f"the stream after {self._checkpoint.saved} cannot be read: {error.message}",
-                    hint="Nothing beyond it was confirmed, so nothing is lost. Report it, with this message.",
-                )
-        return error
-
-    async def _open_anew(self) -> None:
-        """Let the stream go on over a new connection."""
-        self._reopened.clear()
-        self._reopen.set()
-        while not self._reopened.is_set():
-            await self._stop.sleep(0.05)
-
-    # Tables that come while the pipe runs
-
-    async def _enroll(self, oid: int, every: set[int]) -> Lane | None:
-        """A lane for a new table; in the place of one whose table is gone, if they have the same name."""
-        table = await asyncio.to_thread(self._source.look, oid)
-        if table is None:
-            return None
-        for record in await asyncio.to_thread(self._store.tables, self.pipe.name):
-            if record.oid not in every and record.full_name == table.full_name:
-                await self._put_aside(record)
-        made = await asyncio.to_thread(self._enlist, table)
-        if isinstance(made, TableError):
-            self._refused[table.full_name] = made
-            log.warning("table refused", table=table.full_name, why=made.message, fix=made.hint)
-            return None
-        lane = self._lanes[oid] = Lane(*made, self._around)
-        lane.skipping = lane.record.state is State.WAITING
-        return lane
-
-    def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
-        assert self._client is not None  # noqa: S101  (while it runs)
-        taken = {name for lane in self._lanes.values() for name in (lane.target, f"{lane.target}_current")}
-        return enlist(self.pipe, self._store, self._client, table, self._prepared.server, taken=taken)
-
-    async def _put_aside(self, record: TableRecord) -> None:
-        """The target of a table that was dropped stays, under another name; its state goes."""
-        if lane := self._lanes.pop(record.oid, None):
-            await lane.drained()
-        aside = f"{record.target}_dropped_{record.oid}"
-        await asyncio.to_thread(self._destination.put_aside, record.target, aside, record.building)
-        await asyncio.to_thread(self._store.forget_table, self.pipe.name, record.oid)
-        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
-
     # What is being waited for
+
+    def _ask_anew(self) -> None:
+        self._sessions.ask_anew()
+
+    def _opened(self) -> None:
+        self._trouble = ""
 
     def _say(self, note: str) -> None:
         if note != self._note:

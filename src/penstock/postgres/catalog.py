@@ -62,17 +62,19 @@ def _read(connection: Connection, wanted: Callable[[Any], bool], *, sizes: bool)
     return [catalog.table(row, leaves[row.oid]) for row in rows]
 
 
-def missing_values(connection: Connection, table: Table, columns: Sequence[str]) -> dict[str, str]:
-    """What rows that are older than these columns show for them, as text; left out where that is NULL.
+def missing_values(connection: Connection, table: Table, columns: Mapping[int, str]) -> dict[str, str] | None:
+    """What rows that are older than these columns, by number, show for them, as text; left out where that is NULL.
 
-    PostgreSQL keeps such a value for a constant default, until the table is rewritten. Raises SchemaConflictError where
-    partitions differ: then there is no single value.
+    PostgreSQL keeps such a value for a constant default, until the table is rewritten: None when it was, since ``table`` was read.
+    Raises SchemaConflictError where partitions differ: then there is no single value.
     """
-    oids = [oid for oid, _ in table.storage]
-    found: dict[str, set[str | None]] = {name: set() for name in columns}
+    filenodes = dict(table.storage)
+    found: dict[str, set[str | None]] = {name: set() for name in columns.values()}
     with translated(f"reading the defaults of {table.full_name}"):
-        for row in _fetch(connection, "missing_values", oids=oids, names=list(columns)):
-            found[row.attname].add(row.value if row.kept else None)
+        for row in _fetch(connection, "missing_values", root=table.oid, oids=list(filenodes), numbers=list(columns)):
+            if not row.kept and row.filenode != filenodes[row.attrelid]:
+                return None
+            found[columns[row.number]].add(row.value if row.kept else None)
     if any(len(values) > 1 for values in found.values()):
         raise SchemaConflictError(
             f"the partitions of {table.full_name} have different values for rows that are older than a column",
@@ -161,7 +163,7 @@ class _Catalog:
 
     def _leaf(self, row: Any) -> Leaf:
         identity = ReplicaIdentity(row.relreplident)
-        return Leaf(row.oid, row.nspname, row.relname, identity, self._names(row.oid))
+        return Leaf(row.oid, row.nspname, row.relname, identity, self._names(row.oid), row.stamp)
 
     def _key(self, row: Any) -> tuple[str, ...]:
         """The columns of USING INDEX, else of the primary key, if its index is immediate (postgres.md 21)."""

@@ -12,7 +12,7 @@ from penstock.postgres.connection import translated
 from penstock.postgres.trouble import COPY_AGAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from penstock.postgres.connection import Connection
     from penstock.table import Table
@@ -91,6 +91,12 @@ def published(connection: Connection, name: str) -> set[int]:
         return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
 
 
+def published_tables(connection: Connection, name: str) -> set[int]:
+    """Oids of the relations that the publication sends, and of the partitioned tables that they belong to."""
+    with translated(f'publication "{name}"'):
+        return {oid for (oid,) in connection.execute(QUERIES["published_tables"], {"name": name})}
+
+
 def missing(connection: Connection, name: str, tables: Sequence[Table]) -> list[Table]:
     """Those tables whose changes the publication does not send. Raises PublicationError when it is gone."""
     try:
@@ -117,6 +123,17 @@ def unpublished(tables: Iterable[Table], oids: set[int], *, roots: bool) -> list
 
 def _leaves_in(table: Table, oids: set[int], *, roots: bool) -> bool:
     return bool(table.leaves or not roots) and all(leaf.oid in oids for leaf in table.leaves)
+
+
+def withdraw(connection: Connection, name: str, tables: Collection[int]) -> None:
+    """Take tables, by oid, out of our publication, and their partitions; those that are not in it are no matter."""
+    with translated(f'taking tables out of publication "{name}"'):
+        rows = connection.execute(QUERIES["published_of"], {"name": name, "oids": list(tables)}).fetchall()
+        if rows:
+            members = sql.SQL(", ").join(
+                sql.SQL("only ") + sql.Identifier(schema, relation) for schema, relation in rows
+            )
+            connection.execute(sql.SQL("alter publication {} drop table {}").format(sql.Identifier(name), members))
 
 
 def drop_publication(connection: Connection, name: str) -> None:

@@ -19,7 +19,8 @@ with recursive tree (root, oid) as (
     union all
     select t.root, i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
 )
-select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode
+select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode,
+       c.xmin::text as stamp
 from tree t
 join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -38,10 +39,12 @@ where a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum
 
 -- name: missing_values
--- What rows that are older than a column show for it, as text; of a partitioned table as its leaves have it.
-select a.attname, (a.attmissingval::text::text[])[1] as value, a.atthasmissing as kept
-from pg_catalog.pg_attribute a
-where a.attrelid = any (%(oids)s::oid[]) and a.attname = any (%(names)s::text[]) and a.attnum > 0 and not a.attisdropped
+-- What rows that are older than a column of the root show for it, as text; of a partitioned table as its leaves have it.
+select r.attnum as number, a.attrelid, (a.attmissingval::text::text[])[1] as value, a.atthasmissing as kept,
+       pg_catalog.pg_relation_filenode(a.attrelid) as filenode
+from pg_catalog.pg_attribute r
+join pg_catalog.pg_attribute a on a.attname = r.attname and a.attrelid = any (%(oids)s::oid[]) and a.attnum > 0
+where r.attrelid = %(root)s and r.attnum = any (%(numbers)s::int2[]) and not r.attisdropped and not a.attisdropped
 
 -- name: types
 -- A type of the user's that is called as one of the system's gets its schema's name too.
@@ -109,6 +112,30 @@ where p.pubname = %(name)s
 
 -- name: published
 select relid from pg_catalog.pg_get_publication_tables(%(name)s)
+
+-- name: published_tables
+with recursive up (oid) as (
+    select relid from pg_catalog.pg_get_publication_tables(%(name)s)
+    union
+    select i.inhparent from up join pg_catalog.pg_inherits i on i.inhrelid = up.oid
+    join pg_catalog.pg_class c on c.oid = up.oid and c.relispartition
+)
+select oid from up
+
+-- name: published_of
+-- What stands in the publication itself for these tables.
+with recursive tree (oid) as (
+    select r.oid from unnest(%(oids)s::oid[]) r (oid)
+    union all
+    select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition
+)
+select n.nspname, c.relname
+from tree t
+join pg_catalog.pg_publication_rel r on r.prrelid = t.oid
+join pg_catalog.pg_publication p on p.oid = r.prpubid and p.pubname = %(name)s
+join pg_catalog.pg_class c on c.oid = t.oid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 
 -- name: blockers
 -- Whoever runs a transaction that is not younger than the given one; their age is known for roles we may see only.

@@ -55,8 +55,12 @@ def _without_identity(table: Table, *, blocking: bool, deferrable: bool) -> Find
 
 
 def _keyless(table: Table) -> Finding:
-    problem = "it has no key: every column together is the key, and rows that are equal in all of them become one"
-    return Finding("replica identity", Severity.WARNING, table.full_name, problem, "Add a primary key.")
+    problem = (
+        "it has no key: every change is kept, an UPDATE as two rows, and the current view adds them up when it is read"
+    )
+    return Finding(
+        "replica identity", Severity.INFO, table.full_name, problem, "Add a primary key if it is updated much."
+    )
 
 
 def generated(asked: Question) -> Iterator[Finding]:

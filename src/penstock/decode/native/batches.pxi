@@ -12,13 +12,14 @@ cdef class _Layout:
     cdef object plan
 
     def __cinit__(self, plan):
-        compared = plan.key or tuple(range(len(plan.columns)))
-        if not layout_start(&self.shape, len(plan.columns), len(compared), len(plan.identity)):
+        if not layout_start(&self.shape, len(plan.columns), len(plan.key), len(plan.identity)):
             raise MemoryError
         self.plan = plan
         self.shape.owner = <void *>self
         self.shape.keyless = plan.keyless
         self.shape.history = plan.shape is Shape.HISTORY
+        self.shape.event_log = plan.event_log
+        self.shape.named = bool(plan.moving)
         self.shape.fail_on_unfit = plan.fail_on_unfit
         for index, each in enumerate(plan.columns):
             _set_column(&self.shape.columns[index], each.codec)
@@ -26,8 +27,8 @@ cdef class _Layout:
             self.shape.columns[index].null_is_unfit = each.null_is_unfit
             self.shape.columns[index].in_key = index in plan.key
             self.shape.columns[index].in_identity = index in plan.identity
-        for place, index in enumerate(compared):
-            self.shape.compared[place] = index
+        for place, index in enumerate(plan.key):
+            self.shape.key[place] = index
         for place, index in enumerate(plan.identity):
             self.shape.identity[place] = index
 
@@ -187,7 +188,7 @@ cdef tuple _holes(block *b):
             if not holes[j].filled:
                 columns.append(holes[j].column)
                 offsets.append(holes[j].offset)
-        if columns:
+        if columns or b.shape.named:
             if columns != list(shared):
                 shared = tuple(columns)
             found.append(_hole(b, &rows[i], shared, tuple(offsets)))

@@ -11,6 +11,7 @@ typedef struct {
     layout *shape;
     int32_t *place; /* the tuple's column for each of the plan's, -1 for none */
     int old_is_full;
+    uint64_t since; /* epoch and commit LSN: what is below came with the copy */
 } relation;
 
 enum change_status {
@@ -60,7 +61,7 @@ static outcome keep_name(block *b, const field *tuple, const int32_t *place, siz
     return done;
 }
 
-/* The row appended last has holes from `first` on. `before` is the tuple with its identity before the change. */
+/* The row appended last has holes from `first` on, or none and is named all the same. `before` is the tuple with its identity before the change. */
 static outcome name_holes(block *b, size_t first, const field *tuple, const field *before, const int32_t *place, const stamp *s) {
     hole_row row = {b->rows, first / sizeof(hole), (b->holes.len - first) / sizeof(hole), 0, 0, -1, s->xid};
     outcome out;
@@ -87,7 +88,7 @@ static inline outcome append_row(block *b, const field *tuple, const field *befo
     if (__builtin_expect(why.status != OK, 0)) {
         return refused(why);
     }
-    if (__builtin_expect(b->holes.len != first, 0)) {
+    if (__builtin_expect(b->holes.len != first || b->shape->named, 0)) {
         outcome out = name_holes(b, first, tuple, before, place, s);
         if (out.status != CHANGE_DONE) {
             block_take_back(b, b->shape->count);
@@ -123,6 +124,13 @@ static outcome append_tombstone(block *b, const relation *r, const field *old, i
     if (why.status != OK) {
         return refused(whole ? why : first_refused(b, old, r->place, why));
     }
+    if (b->shape->named) {
+        outcome out = name_holes(b, b->holes.len, old, old, r->place, s);
+        if (out.status != CHANGE_DONE) {
+            block_take_back(b, b->shape->count);
+            return out;
+        }
+    }
     deleted.is_deleted = 1;
     deleted.operation = OPERATION_DELETE;
     return block_finish_row(b, &deleted, text_bytes) ? done : no_memory();
@@ -133,12 +141,12 @@ static inline int old_is_whole(const relation *r, int marked_full) {
     return r->shape->keyless || (marked_full && r->old_is_full);
 }
 
-/* Which of the compared columns differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
+/* Which columns of the key differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
 static int compare_old(block *b, const relation *r, const field *old, int whole, refusal *why) {
     size_t i;
     int differs = 0;
-    for (i = 0; i < b->shape->compared_count; i++) {
-        uint32_t index = b->shape->compared[i];
+    for (i = 0; i < b->shape->key_count; i++) {
+        uint32_t index = b->shape->key[i];
         if (!whole && !b->shape->columns[index].in_identity) {
             continue;
         }
@@ -171,7 +179,7 @@ static outcome update_with_old(block *b, const relation *r, field *tuple, const 
     if (why.status != OK) {
         return refused(why);
     }
-    differs = compare_old(b, r, old, whole, &why);
+    differs = b->shape->keyless ? 1 : compare_old(b, r, old, whole, &why); /* without a key: always both rows */
     if (why.status != OK || differs) { /* the tombstone comes first */
         block_take_back(b, count);
         b->holes.len = first;
@@ -184,7 +192,7 @@ static outcome update_with_old(block *b, const relation *r, field *tuple, const 
         if (out.status == CHANGE_DONE) {
             out = append_row(b, tuple, differs & 2 ? old : tuple, r->place, s);
         }
-    } else if (b->holes.len != first && (out = name_holes(b, first, tuple, tuple, r->place, s)).status != CHANGE_DONE) {
+    } else if ((b->holes.len != first || b->shape->named) && (out = name_holes(b, first, tuple, tuple, r->place, s)).status != CHANGE_DONE) {
         block_take_back(b, count);
         b->holes.len = first;
     } else {

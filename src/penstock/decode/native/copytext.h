@@ -200,7 +200,7 @@ static int append_copied(copy_state *c) {
     if (c->why.status != OK) {
         return c->why.status == NO_MEMORY ? COPY_NO_MEMORY : COPY_REFUSED;
     }
-    if (c->shape->history) {
+    if (c->shape->event_log) {
         s.ordinal = c->ordinal++;
     }
     return block_finish_row(c->pending, &s, text_bytes) ? COPY_DONE : COPY_NO_MEMORY;

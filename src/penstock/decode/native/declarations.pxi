@@ -46,16 +46,18 @@ cdef extern from "native/layout.h" nogil:
     ctypedef struct layout:
         size_t count
         column *columns
-        uint32_t *compared
+        uint32_t *key
         size_t identity_count
         uint32_t *identity
         int keyless
         int history
+        int event_log
+        int named
         int fail_on_unfit
         size_t slot
         void *spare
         void *owner
-    int layout_start(layout *l, size_t count, size_t compared, size_t identity)
+    int layout_start(layout *l, size_t count, size_t key, size_t identity)
     void layout_free(layout *l)
     void column_free(column *c)
     int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out)
@@ -162,6 +164,7 @@ cdef extern from "native/stream.h" nogil:
         layout *shape
         int32_t *place
         int old_is_full
+        uint64_t since
     ctypedef struct table:
         int64_t oid
         block *rows

@@ -55,12 +55,14 @@ typedef struct column {
 typedef struct {
     size_t count;
     column *columns;
-    size_t compared_count; /* the key, or every column of a keyless plan */
-    uint32_t *compared;
+    size_t key_count;
+    uint32_t *key;
     size_t identity_count;
     uint32_t *identity;
     int keyless;
     int history;
+    int event_log;
+    int named; /* every row, not only those with holes */
     int fail_on_unfit;
     size_t slot;  /* of the table's pending rows in the stream */
     void *spare;  /* a block to use again */
@@ -81,22 +83,22 @@ static void layout_free(layout *l) {
         column_free(&l->columns[i]);
     }
     free(l->columns);
-    free(l->compared);
+    free(l->key);
     free(l->identity);
     memset(l, 0, sizeof *l);
 }
 
-static int layout_start(layout *l, size_t count, size_t compared, size_t identity) {
+static int layout_start(layout *l, size_t count, size_t key, size_t identity) {
     memset(l, 0, sizeof *l);
     l->columns = calloc(count + 1, sizeof *l->columns);
-    l->compared = calloc(compared + 1, sizeof *l->compared);
+    l->key = calloc(key + 1, sizeof *l->key);
     l->identity = calloc(identity + 1, sizeof *l->identity);
-    if (!l->columns || !l->compared || !l->identity) {
+    if (!l->columns || !l->key || !l->identity) {
         layout_free(l);
         return 0;
     }
     l->count = count;
-    l->compared_count = compared;
+    l->key_count = key;
     l->identity_count = identity;
     return 1;
 }

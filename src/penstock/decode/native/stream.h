@@ -32,7 +32,7 @@ static inline int apply_change(stream *s, reader *r, uint8_t kind) {
         return STEP_WIDTH;
     }
     shape = to->shape;
-    if (shape == NULL) {
+    if (shape == NULL || s->now.version_high < to->since) {
         return STEP_IDLE;
     }
     b = rows_for(s, shape, &t);
@@ -100,7 +100,7 @@ static int apply_truncate(stream *s, reader *r) {
     s->now.ordinal++;
     for (i = 0; i < count; i++) {
         relation *each = find_relation(s, load_be32(oids + 4 * i));
-        layout *shape = each ? each->shape : NULL;
+        layout *shape = each && s->now.version_high >= each->since ? each->shape : NULL;
         if (shape && shape->history && !truncated_before(s, oids, i, shape) && !append_truncate(s, shape)) {
             return STEP_NO_MEMORY;
         }

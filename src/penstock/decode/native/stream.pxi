@@ -20,8 +20,8 @@ cdef class StreamDecoder:
     def __dealloc__(self):
         stream_free(&self.state)
 
-    def bind(self, relation_oid, plan, source, old_is_full):
-        """Rows of this relation go into ``plan``, until it is announced anew. Raises ValueError unless ``source`` fits its Relation."""
+    def bind(self, relation_oid, plan, source, old_is_full, since=0):
+        """Rows of this relation go into ``plan``, from version ``since`` on, until it is announced anew. Raises ValueError unless ``source`` fits its Relation."""
         cdef relation *found
         cdef _Layout to
         cdef int32_t *place
@@ -42,6 +42,7 @@ cdef class StreamDecoder:
         free(found.place)
         found.place = place
         found.old_is_full = bool(old_is_full)
+        found.since = since >> 64
         found.shape = &to.shape
 
     def unbind(self, relation_oid):

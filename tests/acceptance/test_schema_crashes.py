@@ -1,0 +1,68 @@
+"""The pipe is killed within every step of a change of a definition, and goes on from there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fix_pipe import Case
+
+KILLED = -9
+TABLE = (
+    "create table t (id int primary key, v text, n int)",
+    "insert into t select i, 'v' || i, i from generate_series(1, 100) i",
+)
+ALTERED = (
+    "insert into t values (101, 'before', 1)",
+    "begin; alter table t rename v to w; alter table t add column x text not null default 'of then', alter n type bigint; commit",
+    "insert into t values (102, 'after', 1000000000000, 'own')",
+    "update t set n = n + 1 where id < 10",
+)
+COPIED_AGAIN = (
+    "insert into t values (101, 'before', 1)",
+    "alter table t alter n type text using n || '!', add column x int default 5",
+    "insert into t values (102, 'after', 'y', 6)",
+    "delete from t where id = 7",
+)
+READ_AGAIN = (
+    "alter table t add column r double precision default random(), add column s serial",
+    "update t set n = -1 where id < 10",
+    "insert into t values (103, 'z', 4)",
+)
+MADE_AGAIN = ("drop table t", "create table t (id text primary key, w int)", "insert into t values ('a', 1)")
+
+
+@pytest.mark.parametrize(
+    ("place", "statements"),
+    [
+        ("before an alteration", ALTERED),
+        ("after an alteration", ALTERED),
+        ("after insert:2", ALTERED),
+        ("before an alteration", READ_AGAIN),
+        ("after an alteration", READ_AGAIN),
+        ("after a copy part", READ_AGAIN),
+        ("after set back", COPIED_AGAIN),
+        ("after a fresh table", COPIED_AGAIN),
+        ("after a copy part", COPIED_AGAIN),
+        ("after an exchange", COPIED_AGAIN),
+        ("after putting aside", MADE_AGAIN),
+    ],
+)
+def test_killed(served: Case, place: str, statements: tuple[str, ...]) -> None:
+    served.database.execute(*TABLE)
+    served.define(settings='on_type_change = "resync"')
+    served.once()
+    served.database.execute(*statements)
+    served.once(failpoint=place, expect=KILLED)
+    served.database.execute("insert into t (id) values ('1000')")
+    served.once()
+    served.assert_equal("public.t")
+    served.database.execute("delete from t where id = '1000'")
+    served.once()
+    served.assert_equal("public.t")
+    left = served.query(
+        "select name from system.tables where database = 'shop' and name not like '%dropped%' order by 1"
+    )
+    assert left == [["t"], ["t_current"]]

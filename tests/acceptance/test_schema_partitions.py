@@ -1,0 +1,142 @@
+"""Partitions and children that come, go and are emptied while the pipe runs; TRUNCATE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fix_pipe import Case
+
+QUICK = 'flush_interval = "50ms"'
+PARTED = (
+    "create table t (id int, v text, primary key (id)) partition by range (id)",
+    "create table t1 partition of t for values from (0) to (100)",
+    "create table t2 (extra int, v text, id int not null, primary key (id))",
+    "alter table t2 drop column extra",
+    "alter table t attach partition t2 for values from (100) to (200)",
+    "insert into t select i, 'v' || i from generate_series(50, 149) i",
+)
+
+
+def streaming(case: Case, tables: int = 1) -> None:
+    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
+
+
+def equal(case: Case, table: str = "public.t") -> None:
+    case.wait_until(lambda: not case.differences(table), "both sides are equal", 30, lambda: case.differences(table))
+
+
+def test_partitions_come_and_go(served: Case) -> None:
+    served.database.execute(*PARTED, "create table u (id int primary key)")
+    served.define(settings=QUICK, tables='include = ["public.t", "public.u", "public.old*"]')
+    with served.running():
+        streaming(served, 2)
+        served.database.execute(
+            "create table t3 partition of t for values from (200) to (300)",
+            "insert into t select i, 'new' from generate_series(200, 249) i",
+            "update t set id = id + 200 where id between 50 and 59",
+        )
+        equal(served)
+        served.database.execute(
+            "create table t4 (id int primary key, v text)",
+            "insert into t4 select i, 'brought along' from generate_series(300, 349) i",
+            "alter table t attach partition t4 for values from (300) to (400)",
+            "update t set v = 'changed' where id in (305, 120)",
+            "delete from t where id = 306",
+        )
+        equal(served)
+        assert "copied again" not in served.log()
+        served.database.execute(
+            "insert into t values (399, 'x')", "alter table t detach partition t1", "alter table t1 rename to old1"
+        )
+        equal(served)
+        served.wait_for("select count() from old1_current", 40)
+        equal(served, "public.old1")
+        served.database.execute("drop table t2", "insert into t values (398, 'y')")
+        equal(served)
+        served.database.execute("truncate t3", "insert into t values (201, 'after')")
+        equal(served)
+        served.database.execute(
+            "create table t5 partition of t for values from (400) to (600) partition by range (id)",
+            "create table t51 partition of t5 for values from (400) to (500)",
+            "insert into t values (450, 'two levels')",
+        )
+        equal(served)
+        before = served.log().count("copied again")
+        served.database.execute("truncate t", "insert into t values (451, 'after')", "insert into u values (1)")
+        equal(served)
+        served.wait_for("select count() from u_current", 1)
+        served.database.execute("alter table t add column w int default 6", "insert into t values (452, 'x', 7)")
+        equal(served)
+        assert served.log().count("copied again") == before
+    served.database.execute(
+        "drop table t51",
+        "create table t6 partition of t for values from (600) to (700)",
+        "insert into t values (601)",
+    )
+    served.once()
+    served.assert_equal("public.t", "public.u", "public.old1")
+
+
+def test_children_are_tables_of_their_own(served: Case) -> None:
+    served.database.execute("create table p (id int primary key, v text)", "insert into p values (1, 'parent')")
+    served.define(settings=QUICK)
+    with served.running():
+        streaming(served)
+        served.database.execute(
+            "create table c (more int, primary key (id)) inherits (p)",
+            "insert into c values (2, 'child', 3)",
+            "alter table p add column w int default 4",
+        )
+        served.wait_for("select count(w) from c_current", 1)
+        served.wait_for("select count(w) from p_current", 1)
+        served.database.execute("alter table c no inherit p", "insert into c values (5, 'own', 3, 4)", "truncate p")
+        served.wait_for("select count() from c_current", 2)
+        served.wait_for("select count() from p_current", 0)
+
+
+@pytest.mark.parametrize("mode", ["apply", "ignore"])
+def test_truncate(served: Case, mode: str) -> None:
+    served.database.execute(
+        "create table t (id serial primary key, v text)",
+        "create table child (id int primary key, t int references t)",
+        "create table other (id int primary key)",
+        "insert into t (v) select 'x' from generate_series(1, 50)",
+        "insert into child select i, i from generate_series(1, 50) i",
+        "insert into other values (1)",
+    )
+    served.define(settings=f'{QUICK}\non_truncate = "{mode}"')
+    with served.running():
+        streaming(served, 3)
+        served.database.execute(
+            "begin; insert into t (v) values ('before'); truncate t restart identity cascade; insert into t (v) values ('after');"
+            " insert into child values (1000, 1); commit",
+            "begin; insert into other values (2); truncate other, child; insert into other values (3); commit",
+            "begin; truncate other; rollback",
+            "insert into other values (4)",
+        )
+        kept = {"apply": ("1", "0", "2"), "ignore": ("51", "51", "4")}[mode]
+        served.wait_for("select count() from other_current", kept[2])
+        served.wait_for("select count() from t_current", kept[0])
+        served.wait_for("select count() from child_current", kept[1])
+        assert served.query("select v from t_current where id = 1") == [["after"]]
+    served.once()
+    assert served.query("select count() from t_current") == [[kept[0]]]
+
+
+def test_truncate_while_the_table_is_copied(served: Case) -> None:
+    served.database.execute(
+        "create table t (id int primary key, v text)",
+        "insert into t select i, repeat('x', 500) from generate_series(1, 20000) i",
+    )
+    served.define(settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500")
+    with served.running():
+        served.wait_for("select count() > 0 from t", 1)
+        served.database.execute(
+            "begin; insert into t values (0, 'a'); truncate t; insert into t values (1, 'b'); commit"
+        )
+        streaming(served)
+        equal(served)
+        assert served.query("select id, v from t_current") == [["1", "b"]]
