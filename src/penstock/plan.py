@@ -246,7 +246,7 @@ def _refuse_unknown_columns(table: Table, options: TableOptions) -> None:
         ("types", options.types),
     ):
         for name in names:
-            if name not in known:
+            if name not in known and not (setting == "exclude_columns" and name in table.left_out):
                 raise ConfigError(
                     f'{table.full_name}: {setting} names column "{name}", which the table does not have',
                     hint=f"Its columns are {', '.join(sorted(known))}.",

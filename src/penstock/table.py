@@ -76,7 +76,7 @@ class Leaf:
 class Table:
     """A table, or the root of a partitioned one with its leaves.
 
-    ``columns`` stand in attnum order and leave out dropped and generated columns. ``key`` holds the
+    ``columns`` stand in attnum order and leave out dropped columns and those that do not come. ``key`` holds the
     columns of an immediate unique index without NULLs: the primary key, or the one of REPLICA IDENTITY USING
     INDEX; it is empty for a keyless table. ``identity`` holds the columns an old tuple carries.
     """
@@ -88,12 +88,17 @@ class Table:
     key: tuple[str, ...]
     replica_identity: ReplicaIdentity
     identity: tuple[str, ...] = ()
-    generated: tuple[str, ...] = ()  # names of generated columns, which are left out
+    left_out: tuple[
+        str, ...
+    ] = ()  # names of columns that do not come: generated, or not in the publication's column list
     leaves: tuple[Leaf, ...] = ()  # empty for an ordinary table
     estimated_rows: int = 0
     estimated_bytes: int = 0
     partitioned: bool = False  # a root, which holds no rows itself; it may have no leaves yet
     numbers: int = 0  # pg_class.relnatts: so many column numbers have been given out, dropped ones included
+    row_filters: tuple[
+        tuple[int, str], ...
+    ] = ()  # oids of published relations, and what the publication's row filters say
     storage: tuple[tuple[int, int], ...] = ()  # oid and filenode of each relation that holds rows
 
     @property

@@ -42,7 +42,7 @@ def test_columns_and_types(database: Database, connection: Connection) -> None:
         ["id", "mood", "u", "n", "a", "amount", "amounts", "grid", "pair", "r", "v", "c", "iv", "j", "ts", "untyped"]
     )
     assert [column.number for column in table.columns][:3] == [1, 3, 4]
-    assert table.generated == ("g",)
+    assert table.left_out == ("g",)
     shown = {column.name: (column.type.base.name, column.type.sql, column.type.kind) for column in table.columns}
     assert shown["id"] == ("int8", "bigint", TypeKind.BASE)
     assert shown["mood"] == ("mood", "odd.mood", TypeKind.ENUM)
@@ -90,7 +90,7 @@ def test_not_null_that_is_not_valid(database: Database, connection: Connection) 
         "create table v (a int generated always as (1) virtual, b int)",
     )
     assert not read(connection)["public.t"].column("a").not_null
-    assert read(connection)["public.v"].generated == ("a",)
+    assert read(connection)["public.v"].left_out == ("a",)
 
 
 @pytest.mark.pg_all

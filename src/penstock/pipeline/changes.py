@@ -75,6 +75,10 @@ class Changes:
         if new is None:
             await self.again(lane, "its columns have changed more than once, and it is not certain how")
             return False
+        if known.partitioned and same_columns(known, new):
+            new = replace(
+                new, storage=known.storage
+            )  # what happened to its partitions is judged when the stream has told all
         return await self._evolve(lane, new, version, settled=new.storage == catalog.storage)
 
     async def _evolve(self, lane: Lane, new: Table, version: int, *, settled: bool) -> bool:

@@ -45,9 +45,10 @@ VISIBLE_POLL_SECONDS = 0.02
 class SourceEnd:
     """PostgreSQL."""
 
-    def __init__(self, connector: Connector, scratch: Path | None = None) -> None:
+    def __init__(self, connector: Connector, scratch: Path | None = None, publication: str = "") -> None:
         """``scratch``: a folder for values that are too large for memory."""
         self.connector = connector
+        self._publication = publication
         self._scratch = scratch
 
     def fence(self, report: Callable[[str], None], stopped: Callable[[], bool]) -> None:
@@ -60,7 +61,7 @@ class SourceEnd:
         with self.connector.connect() as connection:
             while xid and slot.in_progress(connection, xid):
                 time.sleep(VISIBLE_POLL_SECONDS)
-            return catalog.look(connection, {oid}).get(oid)
+            return catalog.look(connection, {oid}, self._publication).get(oid)
 
     def publish(self, oids: set[int], pipe: Pipe) -> None:
         """See that the pipe's publication has these tables, if it is ours."""
@@ -120,7 +121,9 @@ class SourceEnd:
             for xid in xids:
                 while slot.in_progress(connection, xid):
                     time.sleep(VISIBLE_POLL_SECONDS)
-            table, names = _today(connection, plan.table, [plan.columns[each].name for each in columns])
+            table, names = _today(
+                connection, self._publication, plan.table, [plan.columns[each].name for each in columns]
+            )
             if table is None:
                 return {}, slot.insert_lsn(connection)
             read = [name for name in names if name]
@@ -210,9 +213,11 @@ class DestinationEnd:
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
 
 
-def _today(connection: Connection, table: Table, names: Sequence[str]) -> tuple[Table | None, list[str]]:
+def _today(
+    connection: Connection, publication_name: str, table: Table, names: Sequence[str]
+) -> tuple[Table | None, list[str]]:
     """The table and its columns as they are called by now; an empty name for a column that is gone, None for a table without its key."""
-    now = catalog.look(connection, {table.oid}).get(table.oid)
+    now = catalog.look(connection, {table.oid}, publication_name).get(table.oid)
     if now is None:
         return None, []
     called = {column.number: column.name for column in now.columns}

@@ -38,7 +38,7 @@ def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
     table = plan.table
     known = {column.name: type_of(column) for column in table.columns}
     for column in relation.columns:
-        if column.name in plan.excluded or column.name in table.generated:
+        if column.name in plan.excluded or column.name in table.left_out:
             continue
         if column.name not in known:
             raise changed(table, f'column "{column.name}" is new')
@@ -165,6 +165,8 @@ def _needs_copy(old: Plan, new: Plan, changes: Change) -> str:
     """Why ClickHouse's table cannot be altered into the new one."""
     if old.shape is Shape.NULL:
         return ""
+    if old.table.row_filters != new.table.row_filters:
+        return "the publication has another row filter for it"
     keys = [[plan.table.column(plan.columns[index].name).number for index in plan.key] for plan in (old, new)]
     if keys[0] != keys[1] or key_numbers(old.table) != key_numbers(new.table):
         return "its key has changed"

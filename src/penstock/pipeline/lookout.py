@@ -127,8 +127,8 @@ class Lookout:
         connection.execute(f"set lock_timeout = '{LOCK_TIMEOUT}'")  # others' DDL must not keep us from looking
         followed = {oid: lane.ahead.table for oid, lane in lanes.items() if lane.record.state is not State.FAILED}
         names = catalog.names(connection)
-        tables = catalog.look(connection, followed.keys())
         name = self._record.publication
+        tables = catalog.look(connection, followed.keys(), name)
         missing = {table.oid for table in publication.missing(connection, name, list(followed.values()))}
         return Sight(
             tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)

@@ -60,7 +60,7 @@ def refuse_not_yet(pipe: Pipe) -> None:
 
 def read_tables(pipe: Pipe, connection: Connection) -> list[Table]:
     """The source's tables that belong to the pipe. Raises ConfigError for a name that matches none."""
-    every = catalog.read_tables(connection, lambda _name: True)
+    every = catalog.read_tables(connection, lambda _name: True, pipe.publication)
     names = [table.full_name for table in every]
     exact = [each for each in pipe.tables.include if not set("*?[") & set(each)]
     for where, wanted in (("include", exact), ("options", list(pipe.tables.options))):

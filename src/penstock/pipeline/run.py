@@ -63,7 +63,7 @@ class Run:
         self._note = ""
         self._trouble = ""
         self._connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
-        self._source = SourceEnd(self._connector, scratch)
+        self._source = SourceEnd(self._connector, scratch, pipe.publication)
         self._client: Client | None = None
         self._lanes: dict[int, Lane] = {}
         self._cdc: Cdc

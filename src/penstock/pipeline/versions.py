@@ -41,7 +41,7 @@ def from_json(text: str) -> Table:
 
 def version_at(relation: Relation, known: Table, catalog: Table) -> Table | None:
     """The table as of a Relation message, between what is ``known`` and the ``catalog`` of a later time; None when that is not certain."""
-    hidden = {*known.generated, *catalog.generated}
+    hidden = {*known.left_out, *catalog.left_out}
     arriving = [column for column in relation.columns if column.name not in hidden]
     if is_like(relation, catalog):
         if not is_like(relation, known) or _numbers(known) == _numbers(catalog):
@@ -69,7 +69,7 @@ def same_column(one: Column, other: Column) -> bool:
 
 def is_like(relation: Relation, table: Table) -> bool:
     """Whether a Relation's names and types are those of the table. A leaf may have them in another order."""
-    sent = [(each.name, each.type_oid, each.modifier) for each in relation.columns if each.name not in table.generated]
+    sent = [(each.name, each.type_oid, each.modifier) for each in relation.columns if each.name not in table.left_out]
     ours = [(each.name, *type_of(each)) for each in table.columns]
     return sent == ours if relation.oid == table.oid else sorted(sent) == sorted(ours)
 

@@ -34,14 +34,14 @@ _ROW_OVERHEAD = 28  # bytes of a heap tuple's header and line pointer
 _USUAL_WIDTH = 32  # what the planner takes for a column of varying length
 
 
-def read_tables(connection: Connection, matches: Callable[[str], bool]) -> list[Table]:
-    """The tables whose ``schema.name`` matches, by schema and name. Raises SourceError."""
-    return _read(connection, lambda row: matches(f"{row.nspname}.{row.relname}"), sizes=True)
+def read_tables(connection: Connection, matches: Callable[[str], bool], publication: str = "") -> list[Table]:
+    """The tables whose ``schema.name`` matches, by schema and name, as far as ``publication`` sends them. Raises SourceError."""
+    return _read(connection, lambda row: matches(f"{row.nspname}.{row.relname}"), publication, sizes=True)
 
 
-def look(connection: Connection, oids: Collection[int]) -> dict[int, Table]:
+def look(connection: Connection, oids: Collection[int], publication: str = "") -> dict[int, Table]:
     """Tables by oid as they are now, without estimates: this waits for nobody's lock. Those that are gone are left out."""
-    return {table.oid: table for table in _read(connection, lambda row: row.oid in oids, sizes=False)}
+    return {table.oid: table for table in _read(connection, lambda row: row.oid in oids, publication, sizes=False)}
 
 
 def names(connection: Connection) -> dict[int, str]:
@@ -50,7 +50,7 @@ def names(connection: Connection) -> dict[int, str]:
         return {row.oid: f"{row.nspname}.{row.relname}" for row in _fetch(connection, "tables")}
 
 
-def _read(connection: Connection, wanted: Callable[[Any], bool], *, sizes: bool) -> list[Table]:
+def _read(connection: Connection, wanted: Callable[[Any], bool], publication: str, *, sizes: bool) -> list[Table]:
     with translated("reading the catalog"), kept_bytes(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")  # one picture for all queries
         rows = [row for row in _fetch(connection, "tables") if wanted(row)]
@@ -58,7 +58,7 @@ def _read(connection: Connection, wanted: Callable[[Any], bool], *, sizes: bool)
         for leaf in _fetch(connection, "leaves", oids=[row.oid for row in rows if row.partitioned]):
             leaves[leaf.root].append(leaf)
         oids = [row.oid for row in rows] + [leaf.oid for each in leaves.values() for leaf in each]
-        catalog = _Catalog.read(connection, oids, sizes=sizes)
+        catalog = _Catalog.read(connection, oids, publication, sizes=sizes)
     return [catalog.table(row, leaves[row.oid]) for row in rows]
 
 
@@ -103,15 +103,19 @@ class _Catalog:
     indexes: Mapping[int, list[Any]]
     sizes: Mapping[int, Any]
     types: _Types
+    narrowed: Mapping[int, Any]  # what is published of a relation
 
     @classmethod
-    def read(cls, connection: Connection, oids: Sequence[int], *, sizes: bool) -> _Catalog:
+    def read(cls, connection: Connection, oids: Sequence[int], publication: str, *, sizes: bool) -> _Catalog:
         columns = _fetch(connection, "columns", oids=oids)
         return cls(
             columns=_grouped(columns, "attrelid"),
             indexes=_grouped(_fetch(connection, "identities", oids=oids), "indrelid"),
             sizes={row.oid: row for row in _fetch(connection, "sizes", oids=oids)} if sizes else {},
             types=_Types.read(connection, {(row.atttypid, row.atttypmod) for row in columns}),
+            narrowed={row.oid: row for row in _fetch(connection, "narrowed", publication=publication)}
+            if publication
+            else {},
         )
 
     def table(self, row: Any, leaf_rows: Sequence[Any]) -> Table:
@@ -132,7 +136,8 @@ class _Catalog:
             key=key,
             replica_identity=ReplicaIdentity(row.relreplident),
             identity=identity,
-            generated=tuple(each.attname for each in self.columns.get(row.oid, ()) if each.generated),
+            left_out=tuple(each.attname for each in self.columns.get(row.oid, ()) if not self._comes(each)),
+            row_filters=self._filters([row.oid, *(leaf.oid for leaf in leaves)]),
             leaves=leaves,
             estimated_rows=sum(self._rows(size) for size in holders),
             estimated_bytes=sum(size.bytes for size in holders),
@@ -142,7 +147,17 @@ class _Catalog:
         )
 
     def _live(self, oid: int) -> list[Any]:
-        return [row for row in self.columns.get(oid, ()) if not row.generated]
+        return [row for row in self.columns.get(oid, ()) if self._comes(row)]
+
+    def _comes(self, row: Any) -> bool:
+        """Whether the publication sends a column. One that does not have the table yet will send all but the generated ones."""
+        published = self.narrowed.get(row.attrelid)
+        return row.attname in published.names if published else not row.generated
+
+    def _filters(self, oids: Iterable[int]) -> tuple[tuple[int, str], ...]:
+        return tuple(
+            (oid, self.narrowed[oid].filter) for oid in oids if oid in self.narrowed and self.narrowed[oid].filter
+        )
 
     def _names(self, oid: int) -> tuple[str, ...]:
         return tuple(row.attname for row in self._live(oid))
@@ -170,7 +185,7 @@ class _Catalog:
         by_index = row.relreplident == ReplicaIdentity.INDEX.value
         for index in self.indexes.get(row.oid, ()):
             if index.indimmediate and (index.indisreplident if by_index else index.indisprimary):
-                return tuple(index.columns)
+                return tuple(index.columns) if set(index.columns) <= set(self._names(row.oid)) else ()
         return ()
 
     def _identity(self, row: Any, columns: Sequence[Column]) -> tuple[str, ...]:

@@ -202,20 +202,6 @@ def _roots(asked: Question) -> bool:
     return bool(asked.server.version_number >= publication.ROOT_PUBLISHING)
 
 
-def _narrowed(asked: Question) -> Iterator[Finding]:
-    names = {each.full_name for each in asked.tables}
-    for name, filtered, listed in asked.fetch("narrowed", name=asked.pipe.publication):
-        if name in names and (filtered or listed):
-            what = (
-                "row filter: rows outside are copied, and then not followed"
-                if filtered
-                else "column list: other columns are not followed"
-            )
-            yield Finding(
-                "publication", Severity.WARNING, name, f"the publication {asked.pipe.publication} has a {what}"
-            )
-
-
 def _slot(asked: Question) -> Iterator[Finding]:
     name = asked.pipe.slot
     state = slot.slot_state(asked.connection, name)
@@ -251,9 +237,8 @@ CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
     _privileges,
     _row_security,
     _publication,
-    _narrowed,
     _slot,
     table_checks.keys,
-    table_checks.generated,
+    table_checks.left_out_columns,
     table_checks.left_out,
 )

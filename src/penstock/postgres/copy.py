@@ -156,9 +156,18 @@ def _changed(table: Table) -> FilenodeChangedError:
 
 
 def _condition(connection: Connection, part: Part, table: Table) -> sql.Composable:
+    """The part's bounds, and the row filter of the publication: what it does not send is not copied."""
+    conditions = _bounds(connection, part, table)
+    filters = dict(table.row_filters)
+    if text := filters.get(part.relation, filters.get(table.oid, "")):
+        conditions.append(sql.SQL("({})").format(sql.SQL(text)))  # as pg_get_expr wrote it
+    return sql.SQL(" where ") + sql.SQL(" and ").join(conditions) if conditions else sql.SQL("")
+
+
+def _bounds(connection: Connection, part: Part, table: Table) -> list[sql.Composable]:
     match part.kind:
         case "whole":
-            return sql.SQL("")
+            return []
         case "ctid":
             place: sql.Composable = sql.SQL("ctid")
             cast = sql.SQL("tid")
@@ -169,12 +178,11 @@ def _condition(connection: Connection, part: Part, table: Table) -> sql.Composab
             low, high = part.low, part.high
             operators = _operators(connection, table)
             not_below, below = operators[part.column, 4], operators[part.column, 1]
-    comparisons = [
+    return [
         sql.SQL("{} {} {}::{}").format(place, operator, sql.Literal(bound), cast)
         for operator, bound in ((not_below, low), (below, high))
         if bound is not None
     ]
-    return sql.SQL(" where ") + sql.SQL(" and ").join(comparisons)
 
 
 def _operators(connection: Connection, table: Table) -> dict[tuple[str, int], sql.SQL]:

@@ -262,15 +262,12 @@ where (c.relkind in ('r', 'p') and c.relpersistence = 'u' or c.relkind = 'f')
 order by n.nspname, c.relname
 
 -- name: narrowed
--- Tables of a publication with a row filter or a column list (15 and later); as JSON, as the columns depend on the version.
-select p.schemaname || '.' || p.tablename as name,
-       to_jsonb(p) ->> 'rowfilter' is not null as filtered,
-       jsonb_array_length(to_jsonb(p) -> 'attnames') < (
-           select count(*) from pg_catalog.pg_attribute a
-           where a.attrelid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
-             and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as listed
+-- Columns and row filters of what a publication sends (15 and later); as JSON, as the columns depend on the version.
+select c.oid, array(select jsonb_array_elements_text(to_jsonb(p) -> 'attnames')) as names, to_jsonb(p) ->> 'rowfilter' as filter
 from pg_catalog.pg_publication_tables p
-where p.pubname = %(name)s
+join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+where p.pubname = %(publication)s and jsonb_exists(to_jsonb(p), 'attnames')
 
 -- name: marks
 -- By what providers are known: settings that only their servers have, and functions.

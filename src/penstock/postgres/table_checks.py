@@ -63,12 +63,12 @@ def _keyless(table: Table) -> Finding:
     )
 
 
-def generated(asked: Question) -> Iterator[Finding]:
+def left_out_columns(asked: Question) -> Iterator[Finding]:
     """Columns that neither copy nor stream carry."""
     for table in asked.tables:
-        if table.generated:
-            problem = f"generated columns are left out: {', '.join(table.generated)}"
-            yield Finding("generated columns", Severity.INFO, table.full_name, problem)
+        if table.left_out:
+            problem = f"columns that are generated, or not in the publication's column list, are left out: {', '.join(table.left_out)}"
+            yield Finding("columns left out", Severity.INFO, table.full_name, problem)
 
 
 def left_out(asked: Question) -> Iterator[Finding]:
