@@ -91,6 +91,12 @@ class SourceUnavailableError(SourceError):
     retry = Retry.AFTER_BACKOFF
 
 
+class SourceChangedError(SourceError):
+    """A table got another name, or was dropped, between two looks at it."""
+
+    retry = Retry.AFTER_BACKOFF
+
+
 class SourceRefusedError(SourceError):
     """The source said no: password, privilege, setting, wrong endpoint."""
 

@@ -13,7 +13,7 @@ from tests.fix_postgres import until
 from tests.servers.postgres import PostgresServer
 
 from penstock.config import Source
-from penstock.errors import PublicationError, SlotError, SlotHeldError, SourceRefusedError
+from penstock.errors import PublicationError, SlotError, SlotHeldError, SourceChangedError, SourceRefusedError
 from penstock.lsn import Lsn
 from penstock.postgres import catalog, slot, waiting
 from penstock.postgres.connection import Connector
@@ -49,6 +49,17 @@ def read(connection: Connection, *names: str) -> list[Table]:
 
 
 # Publication
+
+
+@pytest.mark.pg("== 15")
+def test_a_table_is_renamed_before_it_is_published(database: Database, connection: Connection) -> None:
+    database.execute("create table a (id int primary key)")
+    tables = read(connection, "public.a")
+    database.execute("alter table a rename to b")
+    for _ in range(2):  # made, and extended
+        with pytest.raises(SourceChangedError, match='"public.a" does not exist: it was renamed'):
+            slot.ensure_publication(connection, ODD, tables, owned=True)
+        slot.ensure_publication(connection, ODD, [], owned=True)
 
 
 @pytest.mark.pg_all

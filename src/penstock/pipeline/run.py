@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, PenstockError, TableError
+from penstock.errors import DestinationError, PenstockError, SourceChangedError, TableError
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.pipeline import retry
 from penstock.pipeline.arrivals import Arrivals, Enrolment
@@ -196,8 +196,10 @@ class Run:
             log.warning("table refused", table=name, why=error.message, fix=error.hint)
 
     def _prepare(self, client: Client) -> Prepared:
-        with self._connector.connect() as connection:
-            return prepare(self.pipe, self._store, connection, client, Waiting(self._say, lambda: bool(self._stop)))
+        waiting = Waiting(self._say, lambda: bool(self._stop))
+        while True:
+            with self._connector.connect() as connection, contextlib.suppress(SourceChangedError):
+                return prepare(self.pipe, self._store, connection, client, waiting)
 
     async def _flow(self, *, once: bool) -> None:
         self._state = "running"

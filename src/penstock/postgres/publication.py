@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
-from penstock.errors import PublicationError
+from penstock.errors import PublicationError, SourceChangedError
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
 from penstock.postgres.trouble import COPY_AGAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from penstock.postgres.connection import Connection
     from penstock.table import Table
@@ -24,7 +26,8 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
     """Make the publication, or add the tables it lacks; returns whether anything was changed.
 
     One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
-    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing.
+    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, and SourceChangedError when a
+    table has another name by now.
     """
     with translated(f'publication "{name}"'):
         exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
@@ -34,7 +37,7 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
         )
     if not exists:
-        with translated(f'creating publication "{name}"'):
+        with translated(f'creating publication "{name}"'), _named():
             connection.execute(_create(connection, name, tables))
         return True
     roots = owned and connection.info.server_version >= ROOT_PUBLISHING
@@ -47,9 +50,20 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
             hint=f"Run: {add.as_string(connection)};",
         )
-    with translated(f'adding tables to publication "{name}"'):
+    with translated(f'adding tables to publication "{name}"'), _named():
         connection.execute(add)
     return True
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Tables are published by name, and names change."""
+    try:
+        yield
+    except psycopg.errors.UndefinedTable as error:
+        raise SourceChangedError(
+            f"{error.diag.message_primary}: it was renamed or dropped just now", hint="Try again."
+        ) from None
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
