@@ -28,9 +28,9 @@ class EncodedColumn:
     nulls: bytes | None
     values: bytes
     spread: Callable[[bytes], bytes] | None = field(default=None, compare=False, repr=False)
-    pieces: list[bytes | Spilled] | None = None  # instead of the values, where some of them wait in a file
+    pieces: list[bytes | memoryview | Spilled] | None = None  # instead of the values, where some of them wait in a file
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         """What the block holds of it."""
         if self.nulls is not None:
             yield self.nulls
@@ -127,7 +127,7 @@ class Batch:
     unfit: tuple[Unfit, ...] = ()
     text_bytes: int = 0  # of PostgreSQL's text, before encoding
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         """The body of ``INSERT … FORMAT Native``: exactly one block (ClickHouse manual, Formats, Native)."""
         types = [*((column.name, column.wire) for column in self.plan.columns), *self.plan.wire_metadata]
         yield varint(len(types)) + varint(self.rows)
@@ -184,18 +184,18 @@ class Batch:
 
 
 def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:
-    pieces: list[bytes | Spilled] = []
-    old = column.values
+    pieces: list[bytes | memoryview | Spilled] = []
+    old = memoryview(column.values)
     done = 0
     for offset, row in places:
         pieces += (old[done:offset], values[row].data)
         done = offset + placeholder
     pieces.append(old[done:])
-    whole = [each for each in pieces if isinstance(each, bytes)]
+    whole = [each for each in pieces if not isinstance(each, Spilled)]
     if len(whole) == len(pieces):
         column.values = b"".join(whole)
     else:
-        column.values, column.pieces = b"".join(whole), pieces  # the former for the size only
+        column.pieces = pieces  # the values stay for the size, and for what is cut from them
     if column.nulls is not None:
         nulls = bytearray(column.nulls)
         for _, row in places:

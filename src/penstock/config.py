@@ -145,7 +145,9 @@ class TableOptions(Section):
         description="`current`: the rows as they are now. `history`: every change a row. "
         "`null`: nothing is stored, materialized views are fed.",
     )
-    partition_by: str = Field(default="", description="ClickHouse's PARTITION BY expression, of any columns. Empty: none.")
+    partition_by: str = Field(
+        default="", description="ClickHouse's PARTITION BY expression, of any columns. Empty: none."
+    )
     types: dict[str, str] = Field(
         default={}, description="ClickHouse types for columns, instead of those of the type map."
     )

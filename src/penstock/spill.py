@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +74,10 @@ class Spill:
         return Spilled(self._file, self._file.append(data), len(data))
 
 
-def read(data: bytes | Spilled) -> bytes:
+@overload
+def read(data: bytes | Spilled) -> bytes: ...
+@overload
+def read(data: bytes | memoryview | Spilled) -> bytes | memoryview: ...
+def read(data: bytes | memoryview | Spilled) -> bytes | memoryview:
     """The bytes of a value, wherever they are."""
-    return data if isinstance(data, bytes) else data.read()
+    return data.read() if isinstance(data, Spilled) else data

@@ -175,7 +175,7 @@ class Client:
         database: str,
         table: str,
         column_names: Iterable[str],
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         *,
         settings: Mapping[str, Scalar],
         query_id: str,
@@ -201,7 +201,7 @@ class Client:
         self,
         driver: Driver,
         into: str,
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         settings: Mapping[str, Scalar],
         query_id: str,
     ) -> None:
@@ -285,12 +285,12 @@ def _mutable(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return dict(values) if values else None
 
 
-def _pieces(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
+def _pieces(chunks: Iterable[bytes | memoryview]) -> Generator[bytes, None, None]:
     """Small chunks joined and large ones cut: each piece is a network packet or more, and the driver copies it as a whole.
 
     An iterator, so that the driver never sends a body twice.
     """
-    waiting: list[bytes] = []
+    waiting: list[bytes | memoryview] = []
     size = 0
     for chunk in chunks:
         if len(chunk) < PIECE_BYTES:
@@ -301,7 +301,7 @@ def _pieces(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
             waiting, size = [], 0
         if len(chunk) >= PIECE_BYTES:
             for start in range(0, len(chunk), PIECE_BYTES):
-                yield chunk[start : start + PIECE_BYTES]
+                yield bytes(chunk[start : start + PIECE_BYTES])
     if waiting:
         yield b"".join(waiting)
 
