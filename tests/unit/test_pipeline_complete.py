@@ -12,7 +12,7 @@ from tests.plans import plan_of
 from penstock.batch import Batch, EncodedColumn, Hole, Value, version_of
 from penstock.errors import SourceUnavailableError, UnfitValueError
 from penstock.lsn import Lsn
-from penstock.pipeline.complete import Doubt, Identity, complete
+from penstock.pipeline.complete import NOWHERE_YET, Doubt, Identity, NotCopiedError, complete
 
 if TYPE_CHECKING:
     from penstock.plan import Plan
@@ -247,6 +247,25 @@ def test_a_history_asks_for_what_stood_before() -> None:
     batch = ends.complete(batch_of(hole(0), hole(1, position=101, after=0), plan=plan))
     assert ends.below == at(100)
     assert bodies(batch) == ["then", "then"]
+
+
+def test_where_copy_and_stream_meet_exactly_copied_rows_are_of_their_moment() -> None:
+    ends = Ends({ONE: stored(0, "mine")}, copied_until=NOWHERE_YET)
+    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=True)
+    assert bodies(ends.complete(batch_of(hole(0)))) == ["mine"]
+    assert ends.asked == []
+
+
+def test_where_they_meet_exactly_a_change_waits_for_the_row_that_is_not_copied_yet() -> None:
+    """Also for one of two; and what was found is not counted, as it comes again."""
+    ends = Ends({ONE: stored(0, "mine")}, {TWO: (b"later",)}, copied_until=NOWHERE_YET)
+    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=True)
+    batch = batch_of(hole(0), hole(1, TWO, position=101))
+    with pytest.raises(NotCopiedError):
+        ends.complete(batch)
+    assert (ends.asked, ends.counters) == ([], {})
+    ends.stored[TWO], ends.copied_until = stored(0, "mine too"), 500
+    assert bodies(ends.complete(batch)) == ["mine", "mine too"]
 
 
 def test_what_feeds_views_only_is_read_from_the_source() -> None:
