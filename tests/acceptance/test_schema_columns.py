@@ -255,3 +255,30 @@ def test_other_shapes(served: Case, shape: str) -> None:
         if shape == "history":
             served.wait_for("select count() from t final", 101)
             assert served.query("select m, w from t where id in (100, 101) order by id") == [["100", "5"], ["1", "2"]]
+
+
+def test_columns_of_new_types_and_what_a_rewrite_leaves(served: Case) -> None:
+    """A default is gone from the catalog after VACUUM FULL; the pipe may come only then."""
+    served.database.execute(*TABLE)
+    served.define(settings=QUICK)
+    served.once()
+    served.database.execute(
+        "begin; create type mood as enum ('sad', 'it''s fine'); alter table t add column m mood not null default 'it''s fine';"
+        " alter table t add column g int generated always as (id * 2) stored; insert into t values (101, 'x', 1, 'sad'); commit",
+        "alter table t add column at timestamptz default now()",
+        "alter table t add column b bytea default '\\x00ff27', add column a int[] default '{1,null}'",
+        "vacuum full t",
+        "insert into t values (102, 'y', 2)",
+        "alter type mood add value 'new'",
+        "update t set m = 'new' where id = 7",
+    )
+    served.once()
+    served.assert_equal("public.t")
+    with served.running():
+        served.database.execute(
+            "alter table t add column j jsonb default '{\"a\": [1, 2]}'",
+            "alter table t add column d date default '2020-02-02', alter v set not null",
+        )
+        served.wait_until(lambda: {"j", "d"} <= columns(served).keys(), "the columns are there", 20)
+        served.assert_equal("public.t")
+    assert "g" not in columns(served)
