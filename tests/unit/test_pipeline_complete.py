@@ -257,7 +257,7 @@ def test_a_history_asks_for_what_stood_before() -> None:
 
 def test_where_copy_and_stream_meet_exactly_copied_rows_are_of_their_moment() -> None:
     ends = Ends({ONE: stored(0, "mine")}, copied_until=NOWHERE_YET)
-    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=True)
+    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=lambda: True)
     assert bodies(ends.complete(batch_of(hole(0)))) == ["mine"]
     assert ends.asked == []
 
@@ -265,7 +265,7 @@ def test_where_copy_and_stream_meet_exactly_copied_rows_are_of_their_moment() ->
 def test_where_they_meet_exactly_a_change_waits_for_the_row_that_is_not_copied_yet() -> None:
     """Also for one of two; and what was found is not counted, as it comes again."""
     ends = Ends({ONE: stored(0, "mine")}, {TWO: (b"later",)}, copied_until=NOWHERE_YET)
-    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=True)
+    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, exact=lambda: True)
     batch = batch_of(hole(0), hole(1, TWO, position=101))
     with pytest.raises(NotCopiedError):
         ends.complete(batch)
