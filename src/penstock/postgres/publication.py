@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -38,10 +39,12 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             connection.execute(_create(connection, name, tables))
         return True
     roots = owned and connection.info.server_version >= ROOT_PUBLISHING
-    missing = unpublished(tables, published(connection, name), roots=roots)
+    there = published(connection, name)
+    missing = unpublished(tables, there, roots=roots)
     if not missing:
         return False
-    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), _members(connection, missing))
+    members = _members(connection, [_without(table, there) for table in missing])
+    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
     if not owned:
         raise PublicationError(
             f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
@@ -50,6 +53,11 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
     with translated(f'adding tables to publication "{name}"'):
         connection.execute(add)
     return True
+
+
+def _without(table: Table, oids: set[int]) -> Table:
+    """The table without the partitions that are published already."""
+    return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid not in oids))
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
