@@ -34,6 +34,7 @@ READ_AGAIN = (
 MADE_AGAIN = ("drop table t", "create table t (id text primary key, w int)", "insert into t values ('a', 1)")
 
 
+@pytest.mark.pg("== 15")
 @pytest.mark.parametrize(
     ("place", "statements"),
     [

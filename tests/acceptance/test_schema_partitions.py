@@ -86,6 +86,7 @@ def test_partitions_come_and_go(served: Case) -> None:
     served.assert_equal("public.t", "public.u", "public.old1")
 
 
+@pytest.mark.slow
 def test_children_are_tables_of_their_own(served: Case) -> None:
     served.database.execute("create table p (id int primary key, v text)", "insert into p values (1, 'parent')")
     served.define(settings=QUICK)
@@ -132,6 +133,7 @@ def test_truncate(served: Case, mode: str) -> None:
     assert served.query("select count() from t_current") == [[kept[0]]]
 
 
+@pytest.mark.slow
 def test_truncate_while_the_table_is_copied(served: Case) -> None:
     served.database.execute(
         "create table t (id int primary key, v text)",

@@ -50,6 +50,7 @@ def test_new_tables_are_taken_in(served: Case) -> None:
     served.assert_equal("public.t", "public.more", "public.down")
 
 
+@pytest.mark.slow
 def test_new_tables_are_only_told(served: Case) -> None:
     served.database.execute(*TABLE)
     served.define(settings=QUICK + '\non_new_table = "report"')
@@ -60,6 +61,7 @@ def test_new_tables_are_only_told(served: Case) -> None:
         assert served.database.fetch("select tablename from pg_publication_tables") == [("t",)]
 
 
+@pytest.mark.slow
 def test_a_table_is_renamed_and_moved(served: Case) -> None:
     served.database.execute(*TABLE, "create schema other")
     served.define(settings=QUICK, tables='include = ["public.*", "other.*"]')
@@ -83,6 +85,7 @@ def test_a_table_is_renamed_and_moved(served: Case) -> None:
     assert served.query("select count() from system.tables where database = 'shop'") == [["2"]]
 
 
+@pytest.mark.slow
 def test_tables_change_places(served: Case) -> None:
     served.database.execute(
         *TABLE, "create table t_new (id int primary key, v text)", "insert into t_new values (1, 'new')"
@@ -129,6 +132,7 @@ def test_a_table_is_dropped_and_made_again(served: Case) -> None:
         served.assert_equal("public.t", "public.u")
 
 
+@pytest.mark.pg("== 15")
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_resync(case: Case, *, running: bool) -> None:
     """Readers find all rows at any moment; what was wrong is right afterwards."""
@@ -166,6 +170,7 @@ def test_resync(case: Case, *, running: bool) -> None:
     assert case.query("select count() from system.tables where database = 'shop'") == [["2"]]
 
 
+@pytest.mark.slow
 def test_changes_while_a_table_is_copied(served: Case) -> None:
     served.database.execute(
         "create table t (id int primary key, v text, n int)",
@@ -189,6 +194,7 @@ def test_changes_while_a_table_is_copied(served: Case) -> None:
         served.assert_equal("public.t")
 
 
+@pytest.mark.slow
 def test_changes_by_hand_at_the_destination(served: Case) -> None:
     case = served
     assert case.server
@@ -222,6 +228,7 @@ def test_changes_by_hand_at_the_destination(served: Case) -> None:
         case.wait_for("select count() from u_current", 4)
 
 
+@pytest.mark.slow
 def test_a_table_is_excluded_for_a_while(served: Case) -> None:
     """What was written meanwhile was not read: it is copied anew, beside the rows of then."""
     served.database.execute(*TABLE, "create table u (id int primary key)")
