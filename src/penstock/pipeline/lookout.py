@@ -129,7 +129,7 @@ class Lookout:
         names = catalog.names(connection)
         name = self._record.publication
         tables = catalog.look(connection, followed.keys(), name)
-        missing = {table.oid for table in publication.missing(connection, name, list(followed.values()))}
+        missing = {table.oid for table in publication.missing(connection, name, list(tables.values()))}
         return Sight(
             tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)
         )
