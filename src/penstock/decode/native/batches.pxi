@@ -12,7 +12,7 @@ cdef class _Layout:
     cdef object plan
 
     def __cinit__(self, plan):
-        if not layout_start(&self.shape, len(plan.columns), len(plan.key), len(plan.identity)):
+        if not layout_start(&self.shape, len(plan.columns), len(plan.compared), len(plan.identity)):
             raise MemoryError
         self.plan = plan
         self.shape.owner = <void *>self
@@ -27,8 +27,8 @@ cdef class _Layout:
             self.shape.columns[index].null_is_unfit = each.null_is_unfit
             self.shape.columns[index].in_key = index in plan.key
             self.shape.columns[index].in_identity = index in plan.identity
-        for place, index in enumerate(plan.key):
-            self.shape.key[place] = index
+        for place, index in enumerate(plan.compared):
+            self.shape.compared[place] = index
         for place, index in enumerate(plan.identity):
             self.shape.identity[place] = index
 
