@@ -8,8 +8,9 @@ import pytest
 from tests.fix_clickhouse import batch_of
 
 from penstock.batch import Unfit
-from penstock.clickhouse import lookup
+from penstock.clickhouse import capabilities, lookup
 from penstock.clickhouse.writer import Writer
+from penstock.typemap import Forms, target_of
 
 if TYPE_CHECKING:
     from tests.fix_clickhouse import Place
@@ -66,7 +67,7 @@ def test_a_value_arrives(place: Place, sql: str, text: str, expected: str) -> No
     plan = place.table(f"id int4, a {sql}, b {sql}!")
     batch = batch_of(plan, ("1", text, text), ("2", None, text))
     nested = plan.columns[1].codec.nested
-    assert batch.unfit == ((Unfit("a", "null", 1),) if nested else ())
+    assert batch.unfit == ((Unfit("a", "null", 1, (b"2",)),) if nested else ())
     Writer(place.client, place.database).insert(batch)
     shown = "hex(a), hex(b)" if sql == "bytea" else "toString(a), toString(b)"
     if sql == "bytea":
@@ -98,11 +99,50 @@ def test_a_value_is_found_by_its_key_and_read_back_as_it_was_sent(
     assert (empty.values[3].null, empty.values[3].data) == (False, one)
 
 
-@pytest.mark.parametrize(("sql", "default"), [("int4", "0"), ("text", ""), ("enum", ""), ("date", "1970-01-01")])
-def test_null_is_the_types_default_where_nullable_is_off(place: Place, sql: str, default: str) -> None:
-    plan = place.table(f"id int4, a {sql}", nullable=False)
-    Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
-    assert place.rows("select toString(a) from {db}.t") == [(default,)]
+def test_null_is_one_value_a_type_where_nullable_is_off(place: Place) -> None:
+    """The one that the docs list."""
+    names = {sql: f"c{number}" for number, sql in enumerate(TYPES)}
+    columns = ", ".join(f"{name} {sql}" for sql, name in names.items())
+    server = capabilities.ask(place.client)
+    plan = place.table(f"id int4, {columns}", nullable=False, json="json")
+    zeros = [target_of(column, server, Forms(json="json")).zero for column in plan.table.columns[1:]]
+    batch = batch_of(plan, ("1", *[None] * len(names)), ("2", *[pairs[0][0] for pairs in TYPES.values()]))
+    assert batch.unfit == ()
+    Writer(place.client, place.database).insert(batch)
+    shown = ", ".join(f"toString({name})" for name in names.values())
+    (row,) = place.rows(f"select {shown} from {{db}}.t where id = 1")
+    assert dict(zip(names, map(_short, row), strict=True)) == dict(zip(names, map(_short, zeros), strict=True))
+
+
+def _short(text: str) -> str:
+    """Without the fraction of a second, and without what an older server shows of a time it keeps as text."""
+    return text.removesuffix(".000000").removesuffix("00:00:00").strip()
+
+
+@pytest.mark.parametrize("sql", ["text", "enum", "int4", "numeric(4,2)"])
+@pytest.mark.parametrize("nullable", [True, False])
+def test_low_cardinality(place: Place, sql: str, nullable: bool) -> None:
+    types = {"a": "LowCardinality(String)", "b": "Array(LowCardinality(String))"}
+    plan = place.table(f"id int4, a {sql}, b text[], n int4", options={"types": types}, nullable=nullable)
+    shown = "LowCardinality(Nullable(String))" if nullable else "LowCardinality(String)"
+    assert [column.clickhouse for column in plan.columns[1:3]] == [shown, "Array(LowCardinality(Nullable(String)))"]
+    rows = (("1", "7", "{a,NULL,a}", "0"), ("2", None, "{}", "0"), ("3", "", "{b}", "0"), ("4", "7", "{}", "0"))
+    Writer(place.client, place.database).insert(batch_of(plan, *rows, version=9))
+    empty = None if nullable else ""
+    assert place.rows("select a, b from {db}.t order by id") == [
+        ("7", ["a", None, "a"]),
+        (empty, []),
+        ("", ["b"]),
+        ("7", []),
+    ]
+    found = lookup.newest(place.client, place.database, plan, [(id_.encode(),) for id_, *_ in rows], [1, 2])
+    values = [found[id_.encode(),].values[1] for id_, *_ in rows]
+    assert [(value.null, value.data) for value in values] == [
+        (False, b"\x017"),
+        (nullable, b"\0"),
+        (False, b"\0"),
+        (False, b"\x017"),
+    ]
 
 
 def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:

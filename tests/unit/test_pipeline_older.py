@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.plans import SERVER, pipe_of, table_of
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 OLD = replace(SERVER, version="24.8", datetime64=(-2_208_988_800_000_000, 10_413_791_999_999_999), time64=False)
 
 
-def said(columns: str, server: Capabilities) -> list[str]:
-    pipe = pipe_of()
+def said(columns: str, server: Capabilities, **settings: Any) -> list[str]:
+    pipe = pipe_of(**settings)
     found = narrower(pipe, [compile_plan(table_of(columns), pipe, server)], server)
     assert all(each.severity is Severity.INFO and each.fix for each in found)
     return [f"{each.subject}: {each.problem}" for each in found]
@@ -31,6 +31,15 @@ def test_columns_are_grouped_by_how_they_are_narrower() -> None:
         "ClickHouse 24.8: DateTime64(6) holds 1900-01-01 to 2299-12-31 only: public.t.at",
         "ClickHouse 24.8: String in place of Time64(6): public.t.clock, public.t.stop",
     ]
+
+
+def test_json_that_stays_text() -> None:
+    assert said("id int4, doc jsonb, docs jsonb[]", OLD, json="json") == [
+        "ClickHouse 24.8: String in place of JSON: public.t.doc"
+    ]
+    types = {"types": {"doc": "JSON"}}
+    assert said("id int4, doc jsonb", OLD, options=types) == ["ClickHouse 24.8: String in place of JSON: public.t.doc"]
+    assert said("id int4, doc jsonb", OLD) == []
 
 
 def test_nothing_is_said_on_the_newest_and_on_newer_ones() -> None:

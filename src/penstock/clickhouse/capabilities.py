@@ -27,7 +27,8 @@ select text, toUnixTimestamp64Micro(assumeNotNull(instant)), toString(assumeNotN
 from (select arrayJoin({texts:Array(String)}) as text, toDateTime64OrNull(text, 6, 'UTC') as instant)
 where isNotNull(instant)"""
 _TIME64 = "select count() from system.data_type_families where name = 'Time64'"
-_JSON = "select isNotNull(accurateCastOrNull('{}', 'JSON'))"
+_JSON = """
+select isNotNull(accurateCastOrNull('{}', 'JSON')) and isNull(accurateCastOrNull('{"a": 1, "a": 2}', 'JSON'))"""
 _ALLOWED = "select count() from system.settings where name = 'enable_time_time64_type' and value = '0'"
 
 

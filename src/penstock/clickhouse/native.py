@@ -43,6 +43,15 @@ def read_blocks(body: bytes) -> Iterator[list[list[Value]]]:
         yield columns
 
 
+def cut(values: bytes) -> Iterator[bytes]:
+    """The values of a column whose widths vary, each with its length before it."""
+    place = 0
+    while place < len(values):
+        length, start = _varint(values, place)
+        yield values[place : start + length]
+        place = start + length
+
+
 def _column(body: bytes, place: int, type_: str, rows: int) -> tuple[list[Value], int]:
     nulls = bytes(rows)
     if type_.startswith("Nullable("):

@@ -13,8 +13,9 @@ a time: a second one that comes while it works gets a RuntimeError.
 
 from penstock.batch import REASONS, Batch, EncodedColumn, Hole, Rejected, Truncate, Unfit, Value
 from penstock.decode import codecs as _codecs
-from penstock.decode.copytext import _error_of as refused_row
+from penstock.decode.binding import key_of
 from penstock.decode.pgoutput import parse
+from penstock.decode.spread import spreading
 from penstock.errors import FrameError
 from penstock.plan import Shape
 from penstock.typemap import Kind

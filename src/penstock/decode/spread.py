@@ -14,10 +14,19 @@ from penstock.typemap import Codec, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from penstock.plan import PlanColumn
 
-def spreading(codec: Codec) -> Callable[[bytes], bytes] | None:
+
+def spreading(column: PlanColumn) -> Callable[[bytes], bytes] | None:
     """What has to be done to a column's values before they are sent; None when nothing has to be."""
-    return partial(spread, codec) if codec.nested else None
+    if column.codec.kind is Kind.JSON and not column.nullable:
+        return _with_objects
+    return partial(spread, column.codec) if column.codec.nested else None
+
+
+def _with_objects(values: bytes) -> bytes:
+    """An empty text is no JSON: where it stands for NULL it becomes an empty object. PostgreSQL's texts have no byte 0."""
+    return values.replace(b"\0", b"\x02{}")
 
 
 def spread(codec: Codec, values: bytes) -> bytes:

@@ -43,10 +43,10 @@ _RANGE_FIX = (
 def as_stored(client: Client, pipe: Pipe, plan: Plan, server: Capabilities) -> Plan:
     """The plan, but for columns that stand in the table with the type that an older server gave them.
 
-    So a table outlives an upgrade of ClickHouse: a time that became String there goes on as String.
+    So a table outlives an upgrade of ClickHouse: a time or JSON that became String there goes on as String.
     """
     try:
-        older = compile_plan(plan.table, pipe, replace(server, time64=False))
+        older = compile_plan(plan.table, pipe, replace(server, time64=False, json=False))
     except ConfigError:  # Time64 is asked for by name
         return plan
     if older.columns == plan.columns:

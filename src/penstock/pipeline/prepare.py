@@ -49,7 +49,6 @@ def refuse_not_yet(pipe: Pipe) -> None:
     wanted = {
         "pipe.mode": pipe.pipe.mode != "cdc",
         "source.ssh": pipe.source.ssh is not None,
-        'settings.json = "json"': pipe.settings.json_type == "json",
     }
     for setting, is_set in wanted.items():
         if is_set:

@@ -121,7 +121,7 @@ cdef object _batch(block *b):
         columns = []
         for i in range(shape.count):
             nulls = _reserved(&b.columns[i].nulls, pieces, &count) if shape.columns[i].nullable else None
-            spread = _Spread(<_Layout>shape.owner, i) if plan.columns[i].codec.nested else None
+            spread = _Spread(<_Layout>shape.owner, i) if plan.columns[i].codec.nested else spreading(plan.columns[i])
             columns.append(EncodedColumn(nulls, _reserved(&b.columns[i].values, pieces, &count), spread))
         columns.append(EncodedColumn(None, _reserved(&b.versions, pieces, &count)))
         columns.append(EncodedColumn(None, _reserved(&b.deleted, pieces, &count)))
@@ -163,7 +163,8 @@ cdef tuple _unfit(block *b, plan):
     for i in range(b.shape.count):
         for reason in range(REASON_COUNT):
             if b.columns[i].unfit[reason]:
-                found.append(Unfit(plan.columns[i].name, REASONS[reason + 1], b.columns[i].unfit[reason]))
+                key = _name(b, b.columns[i].example[reason])
+                found.append(Unfit(plan.columns[i].name, REASONS[reason + 1], b.columns[i].unfit[reason], key))
     return tuple(found)
 
 
@@ -220,7 +221,7 @@ cdef tuple _name(block *b, size_t at):
     return tuple(texts)
 
 
-cdef object _rejected(layout *shape, refusal why):
+cdef object _rejected(layout *shape, refusal why, key):
     plan = (<_Layout>shape.owner).plan
     reason = "malformed" if why.status == MALFORMED else REASONS[why.status]
-    return Rejected(plan, plan.columns[why.column].name, reason, bool(shape.columns[why.column].in_identity))
+    return Rejected(plan, plan.columns[why.column].name, reason, bool(shape.columns[why.column].in_identity), key)

@@ -72,7 +72,8 @@ cdef extern from "native/block.h" nogil:
     ctypedef struct cells:
         buffer nulls
         buffer values
-        uint64_t unfit[4]
+        uint64_t unfit[8]
+        size_t example[8]
     ctypedef struct hole:
         uint32_t column
         int filled
@@ -127,6 +128,7 @@ cdef extern from "native/copytext.h" nogil:
         uint64_t ordinal
         size_t width
         refusal why
+        size_t refused_key
     int copy_start(copy_state *c, layout *shape, uint64_t first_ordinal)
     void copy_free(copy_state *c)
     int copy_receive(copy_state *c, const uint8_t *chunk, size_t len)
