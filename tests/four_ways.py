@@ -211,30 +211,31 @@ class Round:
         for number in shown:
             yield Difference(sample.name, WAYS[number // STEP], None, "(no row)", f"row {number}")
 
-    def miscounted(self, status: str, rules: Rules) -> list[str]:
-        """Counters of unfit values that are not what the rules say."""
-        tables = {table["name"]: table["counters"] for table in json.loads(status)["tables"]}
+    def miscounted(self, statuses: Sequence[str], rules: Rules) -> list[str]:
+        """Counters of unfit values that are not what the rules say; ``statuses``: of the run that copied, and of the one that followed."""
+        tables = [{each["full_name"]: each["counters"] for each in json.loads(status)["tables"]} for status in statuses]
         return [
             f"{sample.name}: {line}"
             for sample in self.samples
-            for line in self._miscounted(sample, tables[f"public.{sample.name}"], rules)
+            for line in self._miscounted(sample, [each[f"public.{sample.name}"] for each in tables], rules)
         ]
 
-    def _miscounted(self, sample: Sample, counters: dict[str, int], rules: Rules) -> Iterator[str]:
+    def _miscounted(self, sample: Sample, counters: Sequence[dict[str, int]], rules: Rules) -> Iterator[str]:
         """A row that was only touched brings small values once more, and large ones not."""
-        least, more = Counter[str](), Counter[str]()
+        unfit: dict[str, Counter[str]] = {way: Counter() for way in WAYS}
         for number, texts in sample.printed(self.database):
             for column, text in zip(sample.columns, texts, strict=True):
                 reason = rules.column(column.sort, text, not_null=column.not_null).reason
                 if reason:
-                    way = WAYS[number // STEP]
-                    least[f"unfit {column.name}: {reason}"] += 1 + (way == "updated")
-                    more[f"unfit {column.name}: {reason}"] += way == "kept"
-        for name in sorted({*least, *(each for each in counters if each.startswith("unfit"))}):
-            count = counters.get(name, 0)
-            if not least[name] <= count <= least[name] + more[name]:
-                kind = next(each.sort.sql for each in sample.columns if f" {each.name}:" in name)
-                yield f"{kind}: {name}: counted {count}, expected {least[name]} to {least[name] + more[name]}"
+                    unfit[WAYS[number // STEP]][f"unfit {column.name}: {reason}"] += 1
+        least = (unfit["copied"] + unfit["kept"], unfit["inserted"] + unfit["updated"] + unfit["updated"])
+        more = (Counter[str](), unfit["kept"])
+        for run, counted in enumerate(counters):
+            for name in sorted({*least[run], *(each for each in counted if each.startswith("unfit"))}):
+                count, low, high = counted.get(name, 0), least[run][name], least[run][name] + more[run][name]
+                if not low <= count <= high:
+                    kind = next(each.sort.sql for each in sample.columns if f" {each.name}:" in name)
+                    yield f"{kind}: {name}: counted {count}, expected {low} to {high}, run {run + 1}"
 
     def disagreements(self, modules: Sequence[ModuleType]) -> list[str]:
         """Tables of which the decoders make different bytes."""

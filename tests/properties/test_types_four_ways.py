@@ -40,14 +40,14 @@ def passed(case: Case, seed: int, rules: Rules, rows: int) -> None:
     case.define(settings=f'nullable = {str(rules.nullable).lower()}\nbytea = "{rules.bytea}"')
     where = f"seed {seed}, PostgreSQL {case.database.server.version}, {rules}"
     print(where)
-    first = case.penstock("run", str(case.file), "--once")
+    first = case.penstock("run", str(case.file), "--once", "--json")
     case.database.execute(*made.statements("followed"))
     second = case.penstock("run", str(case.file), "--once", "--json")
     if first.returncode or second.returncode:
         pytest.fail(f"{where}: the pipe failed\n{first.stderr[-3000:]}\n{second.stderr[-3000:]}")
     differences = made.differences(case, rules)
     assert not differences, f"{where}: {len(differences)} values differ\n" + shortest(differences)
-    miscounted = made.miscounted(second.stdout, rules)
+    miscounted = made.miscounted((first.stdout, second.stdout), rules)
     assert not miscounted, f"{where}:\n" + "\n".join(miscounted)
     assert made.disagreements(MODULES) == []
 
