@@ -42,7 +42,7 @@ def passed(case: Case, seed: int, rules: Rules, rows: int) -> None:
     print(where)
     first = case.penstock("run", str(case.file), "--once", "--json")
     case.database.execute(*made.statements("followed"))
-    second = case.penstock("run", str(case.file), "--once", "--json")
+    second = case.penstock("run", str(case.file), "--once", "--json", timeout=60)
     if first.returncode or second.returncode:
         pytest.fail(f"{where}: the pipe failed\n{first.stderr[-3000:]}\n{second.stderr[-3000:]}")
     differences = made.differences(case, rules)
