@@ -105,7 +105,13 @@ class Rules:
     def _token(self, element: Sort, token: str, delimiter: str, reasons: list[str]) -> str:
         if token in "{}" or token == delimiter:
             return {"{": "[", "}": "]"}.get(token, ",")
-        text = None if token == "NULL" else re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL) if token[0] == '"' else token
+        text = (
+            None
+            if token == "NULL"
+            else re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+            if token[0] == '"'
+            else token
+        )
         if text is None:
             if element.rule != "hstore":
                 return "NULL"
@@ -204,8 +210,15 @@ def _written(number: float) -> Iterator[str]:
 def _hstore(text: str) -> str:
     part = r'"((?:[^"\\]|\\.)*)"'
     found = re.findall(part + f"=>(NULL|{part})", text, re.DOTALL)
-    plain = (tuple(re.sub(r"\\(.)", r"\1", each, flags=re.DOTALL) for each in (key, inner)) + (value,) for key, value, inner in found)
-    return "{" + ",".join(f"{quoted(key)}:{'NULL' if value == 'NULL' else quoted(inner)}" for key, inner, value in plain) + "}"
+    plain = (
+        tuple(re.sub(r"\\(.)", r"\1", each, flags=re.DOTALL) for each in (key, inner)) + (value,)
+        for key, value, inner in found
+    )
+    return (
+        "{"
+        + ",".join(f"{quoted(key)}:{'NULL' if value == 'NULL' else quoted(inner)}" for key, inner, value in plain)
+        + "}"
+    )
 
 
 _PLAIN: dict[str, Callable[[str], str]] = {

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 WAYS = ("copied", "kept", "inserted", "updated")
 STEP = 1000  # between the ids of two ways
-TEXT_FORM = {"DateStyle": "ISO", "IntervalStyle": "iso_8601", "TimeZone": "UTC", "extra_float_digits": "3", "search_path": ""}
+TEXT_FORM = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "search_path": "",
+}
 """Of PostgreSQL's text, as docs/types.md takes it."""
 _FITS = """
 create function public.fits(type text, value text) returns bool language plpgsql as $$
@@ -88,7 +94,11 @@ class Sample:
 
     def fill(self, way: str, shifted: int = 0) -> str:
         """The statement that inserts the rows of one way; ``shifted``: each with the values of another row."""
-        row = f"(id + {shifted}) % {self.rows} + 1 + {WAYS.index(way) * STEP}" if shifted else f"id + {WAYS.index(way) * STEP}"
+        row = (
+            f"(id + {shifted}) % {self.rows} + 1 + {WAYS.index(way) * STEP}"
+            if shifted
+            else f"id + {WAYS.index(way) * STEP}"
+        )
         return f"insert into {self.name} select {row}, 0, {', '.join(each.source for each in self.columns)} from staged.{self.name}"
 
     def change(self) -> str:

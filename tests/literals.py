@@ -158,7 +158,18 @@ def span(rng: random.Random) -> str:
 
 def address(rng: random.Random) -> str:
     """An inet."""
-    edges = ("0.0.0.0", "255.255.255.255", "10.0.0.1/8", "::", "::1/128", "fe80::1/64", "::ffff:1.2.3.4", "::1.2.3.4", "1:0:0:2::3", "2001:db8::/32")
+    edges = (
+        "0.0.0.0",
+        "255.255.255.255",
+        "10.0.0.1/8",
+        "::",
+        "::1/128",
+        "fe80::1/64",
+        "::ffff:1.2.3.4",
+        "::1.2.3.4",
+        "1:0:0:2::3",
+        "2001:db8::/32",
+    )
     return rng.choice(edges)
 
 
@@ -196,7 +207,9 @@ def nested_composite(rng: random.Random) -> str:
 
 def geometric(form: str) -> Literal:
     """A shape, of floats of every size."""
-    number = one_of("0", "-0", "1", "-1.5", "0.1", "1e300", "5e-324", "NaN", "Infinity", "-Infinity", "1e-7", "123456789012345678")
+    number = one_of(
+        "0", "-0", "1", "-1.5", "0.1", "1e300", "5e-324", "NaN", "Infinity", "-Infinity", "1e-7", "123456789012345678"
+    )
     return lambda rng: form.format(*(number(rng) for _ in range(form.count("{}"))))
 
 
@@ -220,7 +233,8 @@ def several(part: Literal) -> Literal:
 def pairs(rng: random.Random) -> str:
     """An hstore."""
     found = (
-        f"{_quoted(words(rng))}=>{'NULL' if rng.random() < 0.2 else _quoted(words(rng))}" for _ in range(rng.randint(0, 4))
+        f"{_quoted(words(rng))}=>{'NULL' if rng.random() < 0.2 else _quoted(words(rng))}"
+        for _ in range(rng.randint(0, 4))
     )
     return ", ".join(found)
 

@@ -90,7 +90,20 @@ def _numeric(precision: int, scale: int | None, rng: random.Random | None = None
     return Sort(f"numeric({precision},{scale})", rule, made.numeric(precision, scale), numbers)
 
 
-_DIGITS = ((1, 0), (1, 1), (9, 2), (10, 2), (18, 18), (38, 38), (76, 0), (76, 76), (77, 3), (1000, 500), (5, -3), (3, 5))
+_DIGITS = (
+    (1, 0),
+    (1, 1),
+    (9, 2),
+    (10, 2),
+    (18, 18),
+    (38, 38),
+    (76, 0),
+    (76, 76),
+    (77, 3),
+    (1000, 500),
+    (5, -3),
+    (3, 5),
+)
 _TEXT = Sort("text", "text", made.words)
 _PLAIN: dict[str, dict[str, Literal]] = {
     "number": {

@@ -53,7 +53,7 @@ SAMPLES = {
         "01070000000100000001040000000200000001010000000000000000000000000000000000F03F0101000000000000000000F87F000000000000F87F",
     ],
 }
-ALPHABET = "019-+.e:,={}[]()\"\\ /xXatfNUL>\0\x01é\t"
+ALPHABET = '019-+.e:,={}[]()"\\ /xXatfNUL>\0\x01é\t'
 SORTS = {
     "int4[]": Sort("int4[]", "array", str, element=Sort("int4", "number", str), dimensions=1),  # type: ignore[arg-type]
     "text[]": Sort("text[]", "array", str, element=Sort("text", "text", str), dimensions=1),  # type: ignore[arg-type]

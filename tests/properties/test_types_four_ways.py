@@ -55,7 +55,9 @@ def passed(case: Case, seed: int, rules: Rules, rows: int) -> None:
 def shortest(differences: list[Difference]) -> str:
     """One of each type, with all the ways in which it differs."""
     first = {each.sort: each for each in reversed(differences)}
-    ways = {sort: sorted({each.way for each in differences if each[:3:2] == (sort, first[sort].printed)}) for sort in first}
+    ways = {
+        sort: sorted({each.way for each in differences if each[:3:2] == (sort, first[sort].printed)}) for sort in first
+    }
     return "\n".join(str(each._replace(way=", ".join(ways[sort]))) for sort, each in first.items())
 
 
