@@ -105,19 +105,12 @@ class Rules:
     def _token(self, element: Sort, token: str, delimiter: str, reasons: list[str]) -> str:
         if token in "{}" or token == delimiter:
             return {"{": "[", "}": "]"}.get(token, ",")
-        text = (
-            None
-            if token == "NULL"
-            else re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
-            if token[0] == '"'
-            else token
-        )
-        if text is None:
+        if token == "NULL":
             if element.rule != "hstore":
                 return "NULL"
             reasons.append("null")
             return "{}"
-        found = self.value(element, text)
+        found = self.value(element, _unescaped(token[1:-1]) if token[0] == '"' else token)
         if found.reason:
             reasons.append(found.reason)
         if found.text is None or (found.reason and not found.bounded):
@@ -210,15 +203,15 @@ def _written(number: float) -> Iterator[str]:
 def _hstore(text: str) -> str:
     part = r'"((?:[^"\\]|\\.)*)"'
     found = re.findall(part + f"=>(NULL|{part})", text, re.DOTALL)
-    plain = (
-        tuple(re.sub(r"\\(.)", r"\1", each, flags=re.DOTALL) for each in (key, inner)) + (value,)
+    pairs = (
+        f"{quoted(_unescaped(key))}:{'NULL' if value == 'NULL' else quoted(_unescaped(inner))}"
         for key, value, inner in found
     )
-    return (
-        "{"
-        + ",".join(f"{quoted(key)}:{'NULL' if value == 'NULL' else quoted(inner)}" for key, inner, value in plain)
-        + "}"
-    )
+    return "{" + ",".join(pairs) + "}"
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 _PLAIN: dict[str, Callable[[str], str]] = {

@@ -123,7 +123,10 @@ class Sample:
             result = connection.pgconn.exec_(f"select id, {names} from public.{self.name} order by id".encode())
             for row in range(result.ntuples):
                 number, *texts = (result.get_value(row, column) for column in range(len(self.columns) + 1))
-                yield int(number or 0), [None if text is None else text.decode() for text in texts]
+                yield (
+                    int(number or 0),
+                    [None if text is None else text.decode(errors="surrogateescape") for text in texts],
+                )
 
 
 class Difference(NamedTuple):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests import literals as made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import random
 
     from tests.literals import Literal
 

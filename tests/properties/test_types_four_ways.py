@@ -1,7 +1,7 @@
 """Every type, with random values from PostgreSQL's own mouth: the same in ClickHouse whichever way they came.
 
-The same few seconds every day; ``PENSTOCK_TEST_SECONDS=3600 pytest -m slow tests/properties/test_types_four_ways.py --pg 18`` searches on for
-an hour, and ``PENSTOCK_TEST_SEED=…`` begins with that one.
+The same few seconds every day. With ``PENSTOCK_TEST_SECONDS=3600`` the slow test searches for an hour, of one version and
+destination (``-m slow --pg 18 -k server``); with ``PENSTOCK_TEST_SEED=…`` it begins with that one.
 """
 
 from __future__ import annotations
