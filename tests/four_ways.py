@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 from tests import traces
+from tests.culprit import cut, literal
 from tests.plans import SERVER, pipe_of
 from tests.sorts import SETUP, Sort, sorts
 
@@ -76,6 +77,11 @@ class Sample:
     @property
     def rows(self) -> int:
         return len(next(iter(self.values.values())))
+
+    def narrowed(self, names: Sequence[str], rows: Sequence[int]) -> Sample:
+        """Only the columns that are made of these, and these rows."""
+        columns = [each for each in self.columns if "c" + each.name[1:] in names]
+        return Sample(self.name, columns, {name: [self.values[name][row] for row in rows] for name in names})
 
     def create(self, database: Database) -> None:
         """The table, and the one that its rows are taken from."""
@@ -139,16 +145,11 @@ class Difference(NamedTuple):
     shown: str | None
 
     def __str__(self) -> str:
-        literal = "null" if self.printed is None else sql.quote(self.printed)
         return (
             f"{self.sort}, {self.way}:\n"
-            f"  create table t (id int primary key, v {self.sort}); insert into t values (1, {_cut(literal)});\n"
-            f"  expected {_cut(ascii(self.expected))}\n  shown    {_cut(ascii(self.shown))}"
+            f"  create table t (id int primary key, v {self.sort}); insert into t values (1, {cut(literal(self.printed))});\n"
+            f"  expected {cut(ascii(self.expected))}\n  shown    {cut(ascii(self.shown))}"
         )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) < 1000 else f"{text[:500]} … {len(text) - 700} characters … {text[-200:]}"
 
 
 @dataclass(slots=True)
@@ -161,18 +162,23 @@ class Round:
     samples: list[Sample] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Make the types, ask the server which values it takes, and make the tables."""
-        rng = random.Random(self.seed)
+        """Make the types, ask the server which values it takes, and make the tables, if they are not given already."""
         self.database.execute("create schema staged", _FITS, *SETUP)
+        self.samples = self.samples or self._chosen()
+        for sample in self.samples:
+            sample.create(self.database)
+
+    def _chosen(self) -> list[Sample]:
+        rng = random.Random(self.seed)
         chosen = [(sort, self._values(rng, sort)) for sort in sorts(rng)]
         chosen = [(sort, values) for sort, values in chosen if values]
         rng.shuffle(chosen)
+        samples: list[Sample] = []
         while chosen:
             width = rng.choice((1, 5, 10, 15, 30))
-            self.samples.append(self._sample(rng, f"t{len(self.samples)}", chosen[:width]))
+            samples.append(self._sample(rng, f"t{len(samples)}", chosen[:width]))
             chosen = chosen[width:]
-        for sample in self.samples:
-            sample.create(self.database)
+        return samples
 
     def _values(self, rng: random.Random, sort: Sort) -> list[str]:
         """Texts that the type takes; none where the server does not know it."""
