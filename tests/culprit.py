@@ -25,7 +25,7 @@ def culprit(samples: Sequence[Sample], fails: Callable[[Sample], bool]) -> str:
     sample = sample.narrowed(names, rows)
     columns = ", ".join(each.definition for each in sample.columns)
     rows_of_texts = zip(*sample.values.values(), strict=True)
-    values = ", ".join(f"(1, {', '.join(map(literal, texts))})" for texts in rows_of_texts)
+    values = ", ".join(f"({row}, {', '.join(map(literal, texts))})" for row, texts in enumerate(rows_of_texts, 1))
     return f"create table t (id int primary key, {columns}); insert into t values {cut(values)};"
 
 
