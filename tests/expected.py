@@ -42,7 +42,7 @@ class Rules:
 
     def column(self, sort: Sort, text: str | None, *, not_null: bool) -> Shown:
         """What a column shows that PostgreSQL prints as ``text``."""
-        empty = {"array": "[]", "hstore": "{}"}.get(sort.rule)
+        empty = _EMPTY.get(sort.rule)
         if text is None and empty:
             return Shown(empty, "null" if self.nullable and not not_null else "")
         if text is None:
@@ -61,6 +61,8 @@ class Rules:
                 return self._moment(sort.rule, text)
             case "decimal" | "numeric":
                 return _decimal(text, *(sort.numbers or (76, 38)))
+            case "vector":
+                return _vector(text)
             case "bytea":
                 return Shown(self._bytea(text))
             case _:
@@ -106,10 +108,10 @@ class Rules:
         if token in "{}" or token == delimiter:
             return {"{": "[", "}": "]"}.get(token, ",")
         if token == "NULL":
-            if element.rule != "hstore":
+            if element.rule not in _EMPTY:
                 return "NULL"
             reasons.append("null")
-            return "{}"
+            return _EMPTY[element.rule]
         found = self.value(element, _unescaped(token[1:-1]) if token[0] == '"' else token)
         if found.reason:
             reasons.append(found.reason)
@@ -126,7 +128,8 @@ def quoted(text: str) -> str:
 
 
 _MARKS = {"\\": "\\", "'": "'", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\0": "0"}
-_BARE = ("number", "float4", "float8", "bool", "decimal", "numeric", "hstore")
+_EMPTY = {"array": "[]", "hstore": "{}", "vector": "[]"}
+_BARE = ("number", "float4", "float8", "bool", "decimal", "numeric", "hstore", "vector")
 _ZEROS = {
     "bool": "false",
     "bytea": "",
@@ -198,6 +201,20 @@ def _written(number: float) -> Iterator[str]:
         step = Decimal((0, (1,), nearest.adjusted() - places))
         near = sorted((nearest, nearest + step, nearest - step), key=lambda each: abs(each - exact))
         yield from (f"{each:.{places}e}" for each in near)
+
+
+def _vector(text: str) -> Shown:
+    """Dense, or sparse and expanded."""
+    shown = _PLAIN["float4"]
+    if text[0] == "[":
+        return Shown("[" + ",".join(map(shown, text[1:-1].split(","))) + "]")
+    listed, _, dimensions = text[1:].partition("}/")
+    if int(dimensions) > 1 << 20:
+        return Shown("[]", "other dimensions", bounded=True)
+    numbers = ["0"] * int(dimensions)
+    for place, _, number in (each.partition(":") for each in listed.split(",") if each):
+        numbers[int(place) - 1] = shown(number)
+    return Shown("[" + ",".join(numbers) + "]")
 
 
 def _hstore(text: str) -> str:

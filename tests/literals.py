@@ -249,6 +249,28 @@ def pairs(rng: random.Random) -> str:
     return ", ".join(found)
 
 
+def vector(rng: random.Random) -> str:
+    """Of pgvector, of three dimensions or of many."""
+    edges = ("0", "-0", "1", "-1.5", "65504", "6e-8", "3.4028235e38", "1e-45", "0.1", "16777217", "1e-7")
+    numbers = [
+        rng.choice(edges) if rng.random() < 0.6 else repr(rng.uniform(-9, 9))
+        for _ in range(rng.choice((1, 3, 3, 3, 200)))
+    ]
+    return f"[{','.join(numbers)}]"
+
+
+def sparse(rng: random.Random) -> str:
+    """Of pgvector, up to what is expanded, and beyond."""
+    dimensions = rng.choice((1, 5, 5, 200, 1_048_576, 1_048_577))
+    places = sorted(rng.sample(range(1, dimensions + 1), min(dimensions, rng.randint(0, 4))))
+    return (
+        "{"
+        + ",".join(f"{place}:{rng.choice(('-1.5', '0.1', '1e-45', '7'))}" for place in places)
+        + "}/"
+        + str(dimensions)
+    )
+
+
 def array(element: Literal, delimiter: str, dimensions: int = 1) -> Literal:
     """An array, sometimes of other dimensions or bounds, empty, or with NULL."""
 

@@ -23,6 +23,8 @@ from tests.fix_pipe import Case
 from tests.fix_postgres import Database, drop_database
 from tests.four_ways import Column, Difference, Round, Sample
 from tests.literals import whole
+from tests.servers.postgres import PostgresServer
+from tests.servers.postgres_extensions import pgvector
 from tests.sorts import Sort
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers.clickhouse import ClickHouseServer
-    from tests.servers.postgres import PostgresServer
 
 MODULES = [importlib.import_module(name) for name in IMPLEMENTATIONS]
 SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "20"))
@@ -140,6 +141,20 @@ def test_for_as_long_as_there_is_time(
             case = Case(folder, database, server.dsn() if server else f"chdb://{folder}/chdb", server)
             passed(case, Round(seed, database, rng.choice((8, 24, 60))), rules)
         seed += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_vectors_too(clickhouse_server: ClickHouseServer, tmp_path: Path, seed: int) -> None:
+    """The same on a server that has pgvector."""
+    build = pgvector()
+    clickhouse_server.query("drop database if exists shop sync")
+    with PostgresServer(build.version, build=build) as postgres, fresh(postgres) as database:
+        made = Round(seed, database, 16)
+        passed(Case(tmp_path, database, clickhouse_server.dsn(), clickhouse_server), made, Rules("26.7"))
+        assert {"vector", "vector[]", "sparsevec"} <= {
+            each.sort.sql for sample in made.samples for each in sample.columns
+        }
 
 
 @pytest.mark.slow
