@@ -46,7 +46,8 @@ def spread(codec: Codec, values: bytes) -> bytes:
 def cut_off() -> BadDataError:
     """What is wrong with cells that do not hold what they say."""
     return BadDataError(
-        "an array, map or vector is not encoded as it should be", hint="This is a mistake of Penstock: please report it."
+        "an array, map or vector is not encoded as it should be",
+        hint="This is a mistake of Penstock: please report it.",
     )
 
 
