@@ -171,7 +171,7 @@ def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:
 def test_a_timestamp_is_shown_as_it_is_whatever_the_time_zone(
     clickhouse_server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    destination = destination_of(clickhouse_server, session_timezone="Europe/Berlin")
+    destination = destination_of(clickhouse_server, "abroad")
     with closing(Client.open(destination, scratch=tmp_path)) as client:
         place = Place(client, f"zone_{os.getpid()}", destination)
         place.run("create database {db}")
@@ -184,7 +184,7 @@ def test_a_timestamp_is_shown_as_it_is_whatever_the_time_zone(
 
 
 def test_what_a_table_has_without_a_time_zone_is_kept(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:
-    destination = destination_of(clickhouse_server, session_timezone="Europe/Berlin")
+    destination = destination_of(clickhouse_server, "abroad")
     with closing(Client.open(destination, scratch=tmp_path)) as client:
         place = Place(client, f"kept_{os.getpid()}", destination)
         place.run("create database {db}")
