@@ -117,7 +117,7 @@ def test_a_value_is_the_same_whichever_way_it_came(
 ) -> None:
     clickhouse_server.query("drop database if exists shop sync")
     case = Case(tmp_path, database, clickhouse_server.dsn(), clickhouse_server)
-    passed(case, Round(7, database, 24), Rules("26.7"))
+    passed(case, Round(7, database, 16), Rules("26.7"))
 
 
 @pytest.mark.slow
