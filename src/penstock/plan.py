@@ -57,8 +57,8 @@ class PlanColumn:
 class Plan:
     """How one table's rows become blocks. Column order is the source's, then the metadata columns (``metadata``).
 
-    ``key`` holds indices into ``columns``: the sorting key without metadata. A row whose key differs from its old
-    tuple's, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``).
+    ``key`` holds indices into ``columns``: the sorting key without metadata. A row that differs from its old tuple in a
+    ``compared`` column, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``).
     ``identity`` holds the indices that find a row in the source again, part of ``key``; empty for a keyless table, whose
     every UPDATE is a tombstone that holds the whole old row, and the new row.
     An unfit value in the identity rejects the row: two keys must never merge.
@@ -96,6 +96,11 @@ class Plan:
         if self.shape is not Shape.CURRENT or self.keyless or self.table.old_is_full:
             return ()
         return tuple(index for index in self.key if index not in self.identity)
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Columns of which a change makes an UPDATE two rows, as the old one would stay: in a history only those that name the row."""
+        return self.identity if self.shape is Shape.HISTORY else self.key
 
     @property
     def wire_metadata(self) -> tuple[tuple[str, str], ...]:

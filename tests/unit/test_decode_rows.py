@@ -112,6 +112,15 @@ def test_a_sorting_key_beyond_the_identity_is_compared_where_it_is_known(decoder
     ]
 
 
+def test_in_a_history_a_row_that_sorts_elsewhere_is_not_deleted(decoder: ModuleType) -> None:
+    plan = plan_of(NOTE, full=True, options={"order_by": ["n"], "shape": "history"})
+    rows = Feed(decoder, plan, full=True).change(
+        frame.update(OID, ["1", "a", "2"], full=["1", "a", "1"]),
+        frame.update(OID, ["2", "a", "3"], full=["1", "a", "2"]),
+    )
+    assert brief(rows, "id", "n", "_operation") == [(1, 2, 2), (1, 2, 3), (2, 3, 2)]
+
+
 def test_an_update_of_a_keyless_table_is_always_two_rows(decoder: ModuleType) -> None:
     plan = plan_of(NOTE, (), full=True)
     feed = Feed(decoder, plan, full=True)

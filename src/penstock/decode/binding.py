@@ -163,7 +163,7 @@ class Binding:
         row.from_old = len(filled) if self._whole(marked_full=marked_full) else 0
         changed = {
             index
-            for index in self.plan.key
+            for index in self.plan.compared
             if index in known and self.encoding.compared(index, was[index]) != row.cells[index]
         }
         if not (changed or self.plan.keyless):

@@ -12,7 +12,7 @@ cdef class _Layout:
     cdef object plan
 
     def __cinit__(self, plan):
-        if not layout_start(&self.shape, len(plan.columns), len(plan.key), len(plan.identity)):
+        if not layout_start(&self.shape, len(plan.columns), len(plan.compared), len(plan.identity)):
             raise MemoryError
         self.plan = plan
         self.shape.owner = <void *>self
@@ -27,8 +27,8 @@ cdef class _Layout:
             self.shape.columns[index].null_is_unfit = each.null_is_unfit
             self.shape.columns[index].in_key = index in plan.key
             self.shape.columns[index].in_identity = index in plan.identity
-        for place, index in enumerate(plan.key):
-            self.shape.key[place] = index
+        for place, index in enumerate(plan.compared):
+            self.shape.compared[place] = index
         for place, index in enumerate(plan.identity):
             self.shape.identity[place] = index
 
@@ -74,12 +74,14 @@ cdef class _Spread:
         cdef const uint8_t *start = values
         cdef size_t length = len(values)
         cdef buffer out
-        cdef int good
+        cdef int status
         out.data, out.len, out.cap = NULL, 0, 0
         with nogil:
-            good = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
+            status = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
         try:
-            if not good:
+            if status == MALFORMED:
+                raise cut_off()
+            if status != OK:
                 raise MemoryError
             return PyBytes_FromStringAndSize(<char *>out.data, out.len) if out.len else b""
         finally:

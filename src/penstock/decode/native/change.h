@@ -131,12 +131,12 @@ static inline int old_is_whole(const relation *r, int marked_full) {
     return r->shape->keyless || (marked_full && r->old_is_full);
 }
 
-/* Which columns of the key differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
+/* Which columns of those to compare differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
 static int compare_old(block *b, const relation *r, const field *old, int whole, refusal *why) {
     size_t i;
     int differs = 0;
-    for (i = 0; i < b->shape->key_count; i++) {
-        uint32_t index = b->shape->key[i];
+    for (i = 0; i < b->shape->compared_count; i++) {
+        uint32_t index = b->shape->compared[i];
         if (!whole && !b->shape->columns[index].in_identity) {
             continue;
         }

@@ -46,7 +46,7 @@ cdef extern from "native/layout.h" nogil:
     ctypedef struct layout:
         size_t count
         column *columns
-        uint32_t *key
+        uint32_t *compared
         size_t identity_count
         uint32_t *identity
         int keyless
@@ -57,12 +57,12 @@ cdef extern from "native/layout.h" nogil:
         size_t slot
         void *spare
         void *owner
-    int layout_start(layout *l, size_t count, size_t key, size_t identity)
+    int layout_start(layout *l, size_t count, size_t compared, size_t identity)
     void layout_free(layout *l)
     void column_free(column *c)
     int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out)
 
-cdef extern from "native/nested.h" nogil:
+cdef extern from "native/spread.h" nogil:
     int MOST_LEVELS
     int spread_cells(const column *c, const uint8_t *cells, size_t len, buffer *out)
 
