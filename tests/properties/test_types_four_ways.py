@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouseServer
 
 MODULES = [importlib.import_module(name) for name in IMPLEMENTATIONS]
-SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "20"))
+SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "5"))
 SEED = int(os.environ.get("PENSTOCK_TEST_SEED", "0"))
 _numbers = itertools.count(1)
 
