@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import copying, decoding, latency, memory, report, streaming
+from benchmarks import by_type, copying, decoding, latency, memory, report, streaming, updating
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stage import Stage
 from penstock.decode import implementation
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from benchmarks.report import Target
     from benchmarks.stage import Sample
 
-GROUPS = {"copy": copying, "stream": streaming, "latency": latency, "memory": memory, "decode": decoding}
+GROUPS = {
+    "copy": copying,
+    "stream": streaming,
+    "updates": updating,
+    "latency": latency,
+    "memory": memory,
+    "decode": decoding,
+    "types": by_type,
+}
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -47,6 +47,13 @@ _BODIES = """
     select k, (select string_agg(md5(k || '-' || j), '' order by j) from generate_series(1, 128) j) body from generate_series(0, 499) k
 """
 CHANGED = "changed"  # the table that streams change: narrow's columns
+UPDATED = {  # the table of which every row is updated; a long body is stored out of line, and no update sends it
+    "id": ("bigint primary key", "i"),
+    "quantity": ("integer not null", "(i % 97)::int"),
+    "state": ("text not null", "'new'"),
+    "body": ("text not null", "case when i % 100 < {share} then left(body, 2500) else 'short' end"),
+}
+_SUMMED = {CHANGED: "sum(quantity)", "narrow": "sum(quantity)", "updated": "sum(quantity + length(body))"}
 SILENT_ROUNDS = 20  # rounds of the mix before its first delete
 
 
@@ -71,6 +78,8 @@ def create_tables(connection: psycopg.Connection, scale: Scale) -> None:
             )
         connection.execute(f"vacuum (freeze, analyze) {name}")
     connection.execute(f"create table {CHANGED} ({_definition(NARROW)})")
+    connection.execute(f"create table updated ({_definition(UPDATED)})")
+    connection.execute("alter table updated alter body set storage external")
     connection.execute("checkpoint")
 
 
@@ -157,9 +166,54 @@ def _mix(changes: int) -> Stream:
     return Stream("mix", "60 % inserts, 30 % updates, 10 % deletes, 100 a transaction", statement, made, rounds * 6)
 
 
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Updates of every row of ``updated``, twice; of so many in a hundred the long body stays as it is. Keys change with ``moving``."""
+
+    name: str
+    share: int = 0
+    moving: bool = False
+
+    def fill(self, connection: psycopg.Connection, rows: int) -> None:
+        """Make the rows."""
+        values = _values(UPDATED).format(share=self.share)
+        with connection.transaction():
+            connection.execute(_BODIES)
+            connection.execute("truncate updated")
+            connection.execute(
+                f"insert into updated select {values} from generate_series(1::bigint, {rows}) i"
+                " join bodies on k = i % 500 order by i"
+            )
+        connection.execute("vacuum (freeze, analyze) updated")
+        connection.execute("checkpoint")
+
+    def make(self, connection: psycopg.Connection, rows: int, size: int) -> int:
+        """Make the changes, ``size`` a transaction; how many they were."""
+        change = "quantity = quantity + 1" + (", id = -id" if self.moving else "")
+        for sign in (1, -1) if self.moving else (1, 1):
+            connection.execute(
+                f"""
+                do $$ begin
+                    for n in 0 .. {rows // size - 1} loop
+                        update updated set {change} where {sign} * id between n * {size} + 1 and (n + 1) * {size};
+                        commit;
+                    end loop;
+                end $$""".encode()
+            )
+        return rows // size * size * 2
+
+
+UPDATES = (
+    Updates("plain"),
+    Updates("10 % partial", share=10),
+    Updates("100 % partial", share=100),
+    Updates("keys", moving=True),
+)
+
+
 def sums(connection: psycopg.Connection, table: str) -> str:
     """What the other side must arrive at: rows and two sums, tab-separated."""
-    second = "sum(quantity)" if table in (CHANGED, "narrow") else "count(*)"
+    second = _SUMMED.get(table, "count(*)")
     row = connection.execute(
         f"select count(*), coalesce(sum(id), 0)::text, coalesce({second}, 0)::text from {table}"
     ).fetchone()
@@ -168,7 +222,7 @@ def sums(connection: psycopg.Connection, table: str) -> str:
 
 def sums_query(table: str, relation: str) -> str:
     """The same of a ClickHouse relation."""
-    second = "sum(quantity)" if table in (CHANGED, "narrow") else "count()"
+    second = _SUMMED.get(table, "count()")
     return f"select count(), sum(id), {second} from {relation}"
 
 

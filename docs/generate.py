@@ -176,6 +176,8 @@ NUMERICS = (
     ("numeric(3, 5)", 3, 5),
     ("numeric(100, 20)", 100, 20),
 )
+AS_JSON = Forms(json="json")
+OBJECTS = Row((), AS_TEXT, "objects, as values: see below", '{"a": [1, 2.5]}')
 TYPES = """\
 # Types
 
@@ -185,24 +187,43 @@ the nearest bound where the column is not Nullable; it is counted by table, colu
 (`on_unfit = "fail"` sets the table aside instead). In a key column it always sets the table aside: two keys must never
 merge.
 
-| PostgreSQL | ClickHouse | arrives as it is | cannot be held | example |
-|---|---|---|---|---|"""
+The last column is what NULL becomes with `nullable = false`: one value a type, the same in copy and stream.
+
+| PostgreSQL | ClickHouse | arrives as it is | cannot be held | example | NULL without Nullable |
+|---|---|---|---|---|---|"""
 
 TYPES_END = f"""\
-| domain | as its base type | | | |
+| domain | as its base type | | | | |
 
 * **NULL.** A column is `Nullable` where PostgreSQL lets it be NULL and it is not part of the key; a Decimal outside
-  the key always is. ClickHouse has no NULL for arrays and maps: it becomes empty, and is counted. With `nullable =
-  false` NULL becomes the type's zero, the same in copy and stream: 0, `false`, an empty text, array or map,
-  1970-01-01, midnight, the UUID of zeros. A NULL stays NULL where the column has a DEFAULT in ClickHouse.
+  the key always is. ClickHouse has no NULL for arrays and maps: it becomes empty, and is counted. A NULL stays NULL where
+  the column has a DEFAULT in ClickHouse.
+* **What does not fit** is counted once for each row it is written in, whether it is a value or an array's element. The
+  log names the column, the reason and the key of the first such row, never the value; the status and `--json` have the counts of
+  this run. With `on_unfit = "fail"` the table is set aside, and the message names the row's key.
 * **Arrays** have the dimensions that the column declares (one, where it declares none). Lower bounds other than 1 are
   not kept, and are counted. Elements of a domain over arrays are PostgreSQL's text.
+* **JSON.** `json = "string"` keeps the text exactly, byte for byte. `json = "json"`, or `types = {{ column = "JSON" }}`,
+  makes it ClickHouse's type `JSON`, and that keeps no text but paths with values. Objects only: an array, text, number or
+  `null` at the top is unfit ("no object"), and so is what ClickHouse refuses ("refused by JSON"): a key that stands twice,
+  also as `a.b` beside `a: {{b}}`, a number beyond Float64, half a surrogate pair, more than 1000 levels, and up to 26.7 a
+  whole number beyond 64 bits. What is kept, changes in this way, and is not counted: keys are in ClickHouse's order; `null`
+  members and empty objects are gone (elements of arrays stay); `a.b` is the same as `b` within `a`; numbers are Int64,
+  UInt64 or Float64, so that 1.50 is 1.5 and 17 digits are left of a fraction; whole numbers in an array are Float64 too
+  beside fractions, also those of other rows that are written with it; from 26.9 on a whole number beyond 64 bits becomes a
+  text. Texts stay texts, also those that look like dates or numbers. A value that an UPDATE leaves out is taken from
+  ClickHouse where its text makes the same value again, and read from PostgreSQL otherwise. In a key, in a table without a
+  key, and in arrays JSON stays text. A ClickHouse that has no `JSON`, or does not say which values it refuses (25.5), gets
+  `String`; `penstock check` and the log say so.
+* **LowCardinality.** `types = {{ status = "LowCardinality(String)" }}` for texts of few kinds; NULL stays NULL.
 * **Keys.** In the sorting key an array, hstore, vector or geometry is PostgreSQL's text in a `String`.
 * **Other types.** `types` in the [configuration](configuration.md) asks for another one, if it holds every value:
   `String` and `LowCardinality(String)` for any column, wider integers and floats, a Decimal with as many digits on
   either side, whole numbers for `numeric(p, 0)`, `DateTime64(6, '…')` in another time zone, and arrays of these. For
   a numeric without a declaration any Decimal may be named. `bytea` and `json` in `[settings]` choose the form of
   these types for the whole pipe.
+* **The server's time zone.** A `timestamp` has none: it is shown as PostgreSQL prints it. On a ClickHouse whose time zone is not
+  UTC it is therefore a `DateTime64(6, 'UTC')` too.
 * **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in
   older ones; 1 to 9999 from ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no
   `Time64` (before 26.1), `time` is a `String`. `penstock check` and the log of a run name the columns that hold less
@@ -219,11 +240,11 @@ TYPES_END = f"""\
   values that are completed wait in a file of `PENSTOCK_HOME` when they are more than 16 MiB together.
 * **Encodings.** Texts arrive in UTF-8, converted by PostgreSQL. In a `SQL_ASCII` database bytes that are not UTF-8 arrive
   as they are. A character that UTF-8 lacks (some codes of EUC_JP) is an error of PostgreSQL's, as above.
-* **Names** of tables, schemas and columns arrive as they are, with any sign in them. Refused are, by `penstock check` too: names
-  that are not UTF-8; a column called as a metadata column (`metadata_prefix`); a column `x.null`, `x.size`, `x.size0`,
-  `x.keys` or `x.values` beside a column `x` (`exclude_columns`); targets that clash (`target`). A name that is too long
-  for a file, about 200 bytes where each byte that is no ASCII letter, digit or underscore counts three times, sets its
-  table aside (`target`).
+* **Names** of tables, schemas and columns arrive as they are, with any sign in them. Refused are, by `penstock check` too:
+  names that are not UTF-8; a column called as a metadata column (`metadata_prefix`); a column `x.null`, `x.size`, `x.size0`,
+  `x.keys` or `x.values` beside a column `x`, and any `x.…` beside a JSON `x` (`exclude_columns`); targets that clash
+  (`target`). A name that is too long for a file, about 200 bytes where each byte that is no ASCII letter, digit or
+  underscore counts three times, sets its table aside (`target`).
 """
 
 
@@ -235,6 +256,8 @@ def _types() -> Iterator[str]:
             for shown, precision, scale in NUMERICS:
                 yield _type_row(shown, _target(row, ((precision << 16) | (scale & 0x7FF)) + 4), row)
         yield _type_row(", ".join(map(_sql_name, row.names)), _target(row), row)
+        if "json" in row.names:
+            yield _type_row('with `json = "json"`', _target(row, forms=AS_JSON), OBJECTS)
     yield _type_row("enum", ENUM, Row((), ENUM, "all; a new label needs nothing", "happy"))
     for row in TEXTS:
         yield _type_row(", ".join(row.names), AS_TEXT, row)
@@ -243,12 +266,13 @@ def _types() -> Iterator[str]:
     yield TYPES_END
 
 
-def _target(row: Row, modifier: int = -1) -> Target:
-    return row.of(Type(0, row.names[0], row.names[0], TypeKind.BASE, modifier), NEWEST, Forms())
+def _target(row: Row, modifier: int = -1, *, forms: Forms | None = None) -> Target:
+    return row.of(Type(0, row.names[0], row.names[0], TypeKind.BASE, modifier), NEWEST, forms or Forms())
 
 
 def _type_row(postgres: str, target: Target, row: Row) -> str:
-    return f"| {postgres} | `{target.clickhouse}` | {row.range} | {target.unfit} | `{_cell(row.example)}` |"
+    zero = f"`{target.zero}`" if target.zero else "empty"
+    return f"| {postgres} | `{target.clickhouse}` | {row.range} | {target.unfit} | `{_cell(row.example)}` | {zero} |"
 
 
 def _sql_name(name: str) -> str:
@@ -265,7 +289,7 @@ def _sql_name(name: str) -> str:
 ERRORS = """\
 # Errors
 
-Every error names the object, says what happened and what to do next, and holds neither a row's value nor a secret. A
+Every error names the object, says what happened and what to do next, and holds no secret and of a row nothing but its key. A
 `TableError` stops one table; the others go on. What is retried is retried for ever, with growing pauses, and shows in
 the status meanwhile.
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.spill import Spilled, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from penstock.errors import TableError
     from penstock.plan import Plan
+
+_SHOWN_CHARACTERS = 100
 
 
 @dataclass(slots=True)
@@ -87,11 +91,17 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Values of one column that their ClickHouse type could not hold, and why."""
+    """Values of one column that their ClickHouse type could not hold, and why. ``key`` is the identity of the first one's row."""
 
     column: str
-    reason: str  # one of REASONS
+    reason: str  # one of REASONS, or REFUSED_JSON
     count: int
+    key: tuple[bytes, ...] = ()
+
+    @property
+    def counter(self) -> str:
+        """Under which name it is counted."""
+        return f"{UNFIT}{self.column}: {self.reason}"
 
 
 REASONS = {
@@ -105,6 +115,10 @@ REASONS = {
     8: "no object",  # JSON that is none
 }
 """Why a value did not fit. The numbers are shared with the compiled decoder."""
+UNFIT = "unfit "
+"""How the counters of unfit values begin."""
+REFUSED_JSON = "refused by JSON"
+"""The same of JSON that ClickHouse itself has looked at (``clickhouse/documents.py``)."""
 
 
 @dataclass(slots=True)
@@ -265,12 +279,36 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that must stop its table: the decoder skips the table from here on."""
+    """A row that must stop its table: the decoder skips the table from here on. ``key`` is PostgreSQL's text of its identity."""
 
     plan: Plan
     column: str
-    reason: str  # one of REASONS, or "malformed"
+    reason: str  # one of REASONS, REFUSED_JSON or "malformed"
     in_key: bool
+    key: tuple[bytes, ...] = ()
+
+    @property
+    def error(self) -> TableError:
+        """What it means for the table. A key is named, but where it is the value that does not fit."""
+        where = f'column "{self.column}" of {self.plan.table.full_name}'
+        hint = f'Set types = {{ {self.column} = "String" }} for the table, and copy it again'
+        if self.in_key and self.reason != "malformed":
+            problem = f"{where} is part of the key and holds a value that ClickHouse cannot: {self.reason}"
+            return UnfitKeyError(problem, hint=f"{hint}.")
+        if shown := shown_key(self.plan, self.key):
+            where += f", in the row with {shown},"
+        if self.reason == "malformed":
+            return BadDataError(f"{where} holds a text that is not of its type", hint=f"{hint}; and report it.")
+        problem = f'{where} holds a value that ClickHouse cannot ({self.reason}), and on_unfit is "fail"'
+        return UnfitValueError(problem, hint=f'{hint}; or set on_unfit = "null".')
+
+
+def shown_key(plan: Plan, key: tuple[bytes, ...]) -> str:
+    """``id = 5``, for people; empty without a key."""
+    names = [plan.columns[index].name for index in plan.identity]
+    texts = (value.decode(errors="backslashreplace") for value in key)
+    cut = (text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…" for text in texts)
+    return ", ".join(f"{name} = {text}" for name, text in zip(names, cut, strict=False))
 
 
 Item = Batch | Relation | Truncate | Rejected

@@ -26,7 +26,7 @@
         └── BadDataError            ClickHouse refused a block that it was sent
 
 A message names the object and says what happened; the hint says what to do next. Neither ever holds
-a row's value or a secret. Drivers' errors are translated in postgres/connection.py and clickhouse/client.py only.
+a secret, or of a row more than its key. Drivers' errors are translated in postgres/connection.py and clickhouse/client.py only.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from penstock.errors import ConfigError, NotYetError
+from penstock.errors import ConfigError
 from penstock.typemap import (
     AS_TEXT,
+    JSON,
     Capabilities,
     Codec,
     Forms,
@@ -81,7 +82,7 @@ def _array(column: Column, name: str, server: Capabilities) -> Target | None:
     if name == natural.clickhouse:
         return natural
     found = Target(AS_TEXT.codec, element, "String") if element in _TEXT else _scalar(inner.base, element, server)
-    return array_of(found, column) if found else None
+    return array_of(found, column) if found and found is not JSON else None
 
 
 def _scalar(base: Type, name: str, server: Capabilities) -> Target | None:
@@ -95,7 +96,7 @@ def _scalar(base: Type, name: str, server: Capabilities) -> Target | None:
     if base.name in ("timestamp", "timestamptz") and _INSTANT.fullmatch(name):
         return Target(natural.codec, name, natural.wire, unfit=natural.unfit)
     if base.name in ("json", "jsonb") and name == "JSON":
-        raise NotYetError("types: the JSON type is not supported yet", hint="Leave it out: JSON arrives as a String.")
+        return JSON if server.json else AS_TEXT  # the server is older: narrower, as where the whole pipe asks for it
     return None
 
 

@@ -14,8 +14,6 @@ from penstock.override import overridden
 from penstock.typemap import AS_TEXT, Capabilities, Codec, Forms, Kind, Target, target_of, with_null
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from penstock.config import Pipe, TableOptions
     from penstock.table import Column, Table
 
@@ -59,8 +57,8 @@ class PlanColumn:
 class Plan:
     """How one table's rows become blocks. Column order is the source's, then the metadata columns (``metadata``).
 
-    ``key`` holds indices into ``columns``: the sorting key without metadata. A row whose key differs from its old
-    tuple's, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``).
+    ``key`` holds indices into ``columns``: the sorting key without metadata. A row that differs from its old tuple in a
+    ``compared`` column, as encoded, is preceded by a tombstone (in a history: by a row with the operation ``delete``).
     ``identity`` holds the indices that find a row in the source again, part of ``key``; empty for a keyless table, whose
     every UPDATE is a tombstone that holds the whole old row, and the new row.
     An unfit value in the identity rejects the row: two keys must never merge.
@@ -98,6 +96,11 @@ class Plan:
         if self.shape is not Shape.CURRENT or self.keyless or self.table.old_is_full:
             return ()
         return tuple(index for index in self.key if index not in self.identity)
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Columns of which a change makes an UPDATE two rows, as the old one would stay: in a history only those that name the row."""
+        return self.identity if self.shape is Shape.HISTORY else self.key
 
     @property
     def wire_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -145,7 +148,7 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     columns = tuple(
         _plan_column(
             column,
-            _target(column, server, forms, wanted=options.types.get(column.name), keyed=column.name in key_names),
+            _target(column, server, forms, wanted=options.types.get(column.name), key=key_names),
             keyed=column.name in table.key,
             nullable=nullable,
         )
@@ -153,7 +156,7 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     )
     places = {column.name: index for index, column in enumerate(columns)}
     _refuse_metadata_clash(table, columns, pipe.destination.metadata_prefix)
-    _refuse_subcolumn_clash(table, places)
+    _refuse_subcolumn_clash(table, columns)
     return Plan(
         table=table,
         target=pipe.tables.target_of(table.schema, table.name),
@@ -168,10 +171,15 @@ def compile_plan(table: Table, pipe: Pipe, server: Capabilities) -> Plan:
     )
 
 
-def _target(column: Column, server: Capabilities, forms: Forms, *, wanted: str | None, keyed: bool) -> Target:
-    """A column of the sorting key keeps PostgreSQL's text where its type holds other values, or changes them."""
+def _target(column: Column, server: Capabilities, forms: Forms, *, wanted: str | None, key: tuple[str, ...]) -> Target:
+    """A column of the sorting key keeps PostgreSQL's text where its type holds other values, or changes them.
+
+    So does JSON where there is no key: two rows that differ only in what ClickHouse's type leaves out would be one.
+    """
     target = target_of(column, server, forms) if wanted is None else overridden(column, wanted, server)
-    return AS_TEXT if keyed and (target.codec.nested or target.codec.kind in _NO_KEY) else target
+    if column.name in key and (target.codec.nested or target.codec.kind in _NO_KEY):
+        return AS_TEXT
+    return AS_TEXT if not key and target.codec.kind is Kind.JSON else target
 
 
 _NO_KEY = (Kind.GEOMETRY, Kind.JSON)
@@ -266,12 +274,18 @@ def _refuse_metadata_clash(table: Table, columns: tuple[PlanColumn, ...], prefix
 _SUBCOLUMNS = ("null", "size", "size0", "keys", "values")
 
 
-def _refuse_subcolumn_clash(table: Table, names: Collection[str]) -> None:
-    """Beside a column ``x``, ClickHouse takes ``x.size`` for a part of it: up to 26.7 every aggregation of such a table fails."""
-    for name in names:
-        whole, dot, part = name.rpartition(".")
-        if dot and part in _SUBCOLUMNS and whole in names:
-            raise ConfigError(
-                f'{table.full_name} has the columns "{whole}" and "{name}", and ClickHouse calls a part of the first like the second',
-                hint="Put one of them into exclude_columns, or rename it in the source.",
-            )
+def _refuse_subcolumn_clash(table: Table, columns: tuple[PlanColumn, ...]) -> None:
+    """Beside a column ``x``, ClickHouse takes ``x.size`` for a part of it: up to 26.7 every aggregation of such a table fails.
+
+    Of JSON any name can be a part.
+    """
+    names = {column.name for column in columns}
+    documents = {column.name for column in columns if column.codec.kind is Kind.JSON}
+    for name in (column.name for column in columns):
+        wholes = [name[:place] for place, character in enumerate(name) if character == "."]
+        for whole in wholes:
+            if whole in documents or (whole in names and name[len(whole) + 1 :] in _SUBCOLUMNS):
+                raise ConfigError(
+                    f'{table.full_name} has the columns "{whole}" and "{name}", and ClickHouse calls a part of the first like the second',
+                    hint="Put one of them into exclude_columns, or rename it in the source.",
+                )

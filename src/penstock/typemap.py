@@ -6,7 +6,7 @@ The rows drive decoding, DDL, the docs' type table and the round-trip tests. A c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,21 @@ class Codec:
         return self.element is not None and not self.element.nested
 
 
+_ZEROS: dict[Kind, str] = {
+    **dict.fromkeys((Kind.INT16, Kind.INT32, Kind.INT64, Kind.UINT32, Kind.FLOAT32, Kind.FLOAT64, Kind.DECIMAL), "0"),
+    Kind.BOOL: "false",
+    Kind.UUID: "00000000-0000-0000-0000-000000000000",
+    Kind.DATE32: "1970-01-01",
+    Kind.DATETIME64: "1970-01-01 00:00:00.000000",
+    Kind.TIME64: "00:00:00.000000",
+    Kind.JSON: "{}",
+    Kind.ARRAY: "[]",
+    Kind.MAP: "{}",
+    Kind.VECTOR: "[]",
+}
+"""The others are an empty text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a column becomes: its codec, its ClickHouse type, and the type its Native block announces (without Nullable)."""
@@ -93,6 +108,11 @@ class Target:
     always_nullable: bool = False  # some values cannot be held: NULL must be possible
     unfit: str = ""  # which values cannot be held, for people
 
+    @property
+    def zero(self) -> str:
+        """What stands for NULL where the column has none, as ClickHouse prints it."""
+        return _ZEROS.get(self.codec.kind, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -102,8 +122,9 @@ class Capabilities:
     date32: tuple[int, int]  # first and last day, days since 1970-01-01
     datetime64: tuple[int, int]  # first and last microsecond since 1970-01-01
     time64: bool
-    json: bool = False  # the type JSON, also Nullable, without a setting
+    json: bool = False  # the type JSON, also Nullable, without a setting; and it says which values it refuses
     embedded: bool = False
+    utc: bool = True  # its time zone: what a DateTime64 without one of its own is shown in
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +200,15 @@ def _date(_type: Type, server: Capabilities, _forms: Forms) -> Target:
     return Target(codec, "Date32", "Date32", unfit="dates outside the server's range, BC, ±infinity: the nearest bound")
 
 
+_IN_UTC = "DateTime64(6, 'UTC')"
+
+
 def _timestamp(name: str) -> Callable[[Type, Capabilities, Forms], Target]:
     def build(_type: Type, server: Capabilities, _forms: Forms) -> Target:
         low, high = server.datetime64
         codec = Codec(Kind.DATETIME64, 8, minimum=low, maximum=high)
-        return Target(codec, name, name, unfit="times outside the server's range, BC, ±infinity: the nearest bound")
+        shown = name if server.utc else _IN_UTC
+        return Target(codec, shown, shown, unfit="times outside the server's range, BC, ±infinity: the nearest bound")
 
     return build
 
@@ -210,7 +235,7 @@ JSON = Target(
     "JSON",
     "String",
     always_nullable=True,
-    unfit="what is no object, or what the JSON type refuses",
+    unfit="what is no object, and what the JSON type refuses",
 )
 ENUM = Target(_STRING, "LowCardinality(String)", "String")
 _MAP = "Map(String, Nullable(String))"
@@ -234,7 +259,7 @@ ROWS: tuple[Row, ...] = (
     Row(("uuid",), _fixed(Kind.UUID, 16, "UUID"), "all", "c0ffee00-0000-4000-8000-000000000001"),
     Row(("date",), _date, _YEARS, "2024-02-29"),
     Row(("timestamp",), _timestamp("DateTime64(6)"), _YEARS, "2024-02-29 12:00:00.5"),
-    Row(("timestamptz",), _timestamp("DateTime64(6, 'UTC')"), _YEARS, "2024-02-29 12:00:00.5+00"),
+    Row(("timestamptz",), _timestamp(_IN_UTC), _YEARS, "2024-02-29 12:00:00.5+00"),
     Row(("time",), _time, "all, 24:00:00 too", "23:59:59.999999"),
     Row(("json", "jsonb"), _json, "all, byte for byte", '{"a": [1, 2.50]}'),
     Row(("hstore",), Target(Codec(Kind.MAP, 0), _MAP, _MAP, unfit="NULL: empty"), "all", '"a"=>"1", "b"=>NULL'),
@@ -276,7 +301,7 @@ def _array(column: Column, server: Capabilities, forms: Forms) -> Target:
         element is None or element.base.kind is TypeKind.ARRAY
     ):  # of a domain over arrays: there is one level of text more
         return array_of(AS_TEXT, column)
-    return array_of(scalar_target(element.base, server, forms), column)
+    return array_of(scalar_target(element.base, server, replace(forms, json="string")), column)
 
 
 def array_of(element: Target, column: Column) -> Target:

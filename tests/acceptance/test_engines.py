@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pg("== 15")
 
-NO_TIME64 = ("24.8", "25.5")
+NO_TIME64 = NO_JSON = ("24.8", "25.5")
 EXTREMES = {  # what becomes of a date of the year 1 or 9999: before 26.7, and there
     "born": (["1900-01-01", "2299-12-31"], ["1900-01-01", "2299-12-31"]),
     "at": (
@@ -108,11 +108,11 @@ def test_the_main_job(case: Case, engine: str) -> None:
 
 def test_what_is_narrower_is_said_and_counted(case: Case, engine: str) -> None:
     case.database.execute(
-        "create table e (id int primary key, born date, at timestamp not null, seen timestamptz, clock time, feeling text)",
-        "insert into e values (1, '0001-01-01', '0001-01-01', '2024-02-29 12:00+00', '24:00', null)",
-        "insert into e values (2, '9999-12-31', '9999-12-31 23:59:59.999999', null, '00:00:00.000001', 'x')",
+        "create table e (id int primary key, born date, at timestamp not null, seen timestamptz, clock time, feeling text, doc json)",
+        "insert into e values (1, '0001-01-01', '0001-01-01', '2024-02-29 12:00+00', '24:00', null, '{\"a\": 1, \"a\": 2}')",
+        "insert into e values (2, '9999-12-31', '9999-12-31 23:59:59.999999', null, '00:00:00.000001', 'x', '{\"a\":[1,true]}')",
     )
-    case.define(settings="nullable = false")
+    case.define(settings='nullable = false\njson = "json"')
     found = json.loads(case.penstock("check", str(case.file), "--json").stdout)
     said = {each["problem"]: each for each in found if each["check"] == "destination types"}
     assert all(each["severity"] == "info" and each["fix"] for each in said.values())
@@ -123,11 +123,11 @@ def test_what_is_narrower_is_said_and_counted(case: Case, engine: str) -> None:
             "DateTime64(6, 'UTC') holds 1900-01-01 to 2299-12-31 only: public.e.seen",
         ]
     if engine in NO_TIME64:
-        expected += ["String in place of Time64(6): public.e.clock"]
+        expected += ["String in place of Time64(6): public.e.clock", "String in place of JSON: public.e.doc"]
     assert sorted(said) == sorted(expected)
     done = case.once()
     assert done.stderr.count("narrower types") == len(expected)
-    case.database.execute("insert into e select id + 2, born, at, seen, clock, feeling from e")
+    case.database.execute("insert into e select id + 2, born, at, seen, clock, feeling, doc from e")
     (table,) = finished(case)["tables"]
     for column, ranges in EXTREMES.items():
         low, high = ranges[engine == NEWEST]
@@ -135,6 +135,9 @@ def test_what_is_narrower_is_said_and_counted(case: Case, engine: str) -> None:
         assert sum(table["counters"].get(f"unfit {column}: {why}", 0) for why in ("out of range", "infinity")) == (
             0 if column == "at" and engine == NEWEST else 2
         )
+    twice = '{"a": 1, "a": 2}' if engine in NO_JSON else "{}"
+    assert case.query("select toString(doc) from e_current order by id") == [[twice], ['{"a":[1,true]}']] * 2
+    assert table["counters"].get("unfit doc: refused by JSON", 0) == (0 if engine in NO_JSON else 1)
     clock = "" if engine in NO_TIME64 else ".000000"
     assert case.query("select toString(clock), feeling from e_current where id = 3") == [[f"24:00:00{clock}", ""]]
 
@@ -147,22 +150,28 @@ def finished(case: Case) -> dict[str, Any]:
 
 
 def test_a_table_outlives_the_upgrade_of_its_server(database: Database, tmp_path: Path) -> None:
-    """What 25.5 made is followed on by 26.7: a time stays String."""
-    database.execute("create table t (id int primary key, clock time)", "insert into t values (1, '12:30')")
+    """What 25.5 made is followed on by 26.7: a time and JSON stay String."""
+    database.execute(
+        "create table t (id int primary key, clock time, doc json)", "insert into t values (1, '12:30', '{ \"a\":1}')"
+    )
     with ClickHouseServer(engine="25.5", data=tmp_path / "data") as server:
         case = Case(tmp_path, database, server.dsn(), server)
-        case.define()
+        case.define(settings='json = "json"')
         case.once()
         case.assert_equal("public.t")
         server.stop()
-    database.execute("insert into t values (2, '24:00')", "update t set clock = '01:02:03.4' where id = 1")
+    database.execute("insert into t values (2, '24:00', '[1]')", "update t set clock = '01:02:03.4' where id = 1")
     with ClickHouseServer(engine=NEWEST, data=tmp_path / "data") as server:
         case = Case(tmp_path, database, server.dsn(), server)
-        case.define()
+        case.define(settings='json = "json"')
         done = case.once()
         assert "String in place of Time64(6): public.t.clock" in done.stderr
+        assert "String in place of JSON: public.t.doc" in done.stderr
         case.assert_equal("public.t")
         assert case.penstock("resync", str(case.file), "public.t").returncode == 0
         assert "narrower types" not in case.once().stderr
-        case.assert_equal("public.t")
-        assert case.query("select toTypeName(clock) from t limit 1") == [["Nullable(Time64(6))"]]
+        kinds = "toTypeName(clock), toTypeName(doc)"
+        assert case.query(f"select {kinds}, toString(doc) from t_current order by id") == [
+            ["Nullable(Time64(6))", "Nullable(JSON)", '{"a":1}'],
+            ["Nullable(Time64(6))", "Nullable(JSON)", None],
+        ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from penstock.pipeline.failpoint import PLACES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
@@ -70,23 +72,23 @@ def test_a_keyless_table_sorted_and_partitioned(served: Case) -> None:
 @pytest.mark.pg("== 15")
 def test_a_workload_while_it_is_copied_and_killed(served: Case) -> None:
     """Every change arrives once, and with the values that its row had then, out-of-line ones that it did not touch too."""
-    _killed_at_work(served, seed=1)
+    _killed_at_work(served, 1, "at the seam:1", "within a copy part:9", "after insert:6", "before confirm:3")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_more_workloads_while_they_are_copied_and_killed(case: Case, seed: int) -> None:
-    _killed_at_work(case, seed)
+    _killed_at_work(case, seed, *(f"{place}:{number}" for place in PLACES for number in (1, 4)))
 
 
-def _killed_at_work(case: Case, seed: int) -> None:
+def _killed_at_work(case: Case, seed: int, *failpoints: str) -> None:
     _tables(case)
     case.define(
         settings='copy_part_rows = 500\nmax_batch_rows = 300\nflush_interval = "50ms"\ncopy_workers = 1',
         options=HISTORY,
     )
     with _workload(case, seed):
-        for failpoint in ("at the seam:1", "within a copy part:9", "after insert:6", "before confirm:3"):
+        for failpoint in failpoints:
             case.penstock("run", str(case.file), "--once", failpoint=failpoint)
         with case.running():
             case.wait_for("select count() > 0 from k_current where a < 0", 1)
@@ -142,6 +144,39 @@ def test_truncated_while_it_is_copied(served: Case, place: str) -> None:
     served.assert_equal("public.k")
     since = "(select max(if(_operation = 'truncate', _version, 0)) from h)"  # 0: it was copied later
     assert served.query(f"select id from h final where _operation != 'truncate' and _version >= {since}") == [["5"]]
+
+
+@pytest.mark.pg("== 15")
+def test_what_feeds_a_materialized_view(served: Case) -> None:
+    """It sees every row, tombstone and replay; by version and flag it can keep the rows as they are."""
+    served.database.execute(
+        "create table n (id int primary key, v int, t text)",
+        "alter table n alter t set storage external",
+        "insert into n select i, i, repeat('t' || i, 1000) from generate_series(1, 50) i",
+    )
+    for statement in (
+        "create database shop",
+        (
+            "create table shop.n (id Int32, v Nullable(Int32), t Nullable(String), _version UInt128, _is_deleted UInt8,"
+            " _synced_at DateTime64(3) default now64(3)) engine = Null"
+        ),
+        (
+            "create materialized view shop.kept engine = ReplacingMergeTree(_version, _is_deleted) order by id"
+            " as select id, v, t, _version, _is_deleted from shop.n"
+        ),
+        "create view shop.n_current as select id, v, t from shop.kept final where _is_deleted = 0",
+    ):
+        assert served.server is not None
+        served.server.query(statement)
+    served.define(options='[tables.options."public.n"]\nshape = "null"\n')
+    served.once()
+    served.database.execute(
+        "update n set v = v + 1 where id <= 20; delete from n where id = 30; update n set id = -id where id > 40"
+    )
+    served.once(failpoint="after insert:1", expect=KILLED)
+    served.once()
+    served.assert_equal("public.n")
+    assert served.query("select count() from n") == [["0"]]
 
 
 def _tables(case: Case, rows: int = 3000) -> None:

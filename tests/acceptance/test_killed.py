@@ -19,23 +19,34 @@ KILLED = -9
 
 @pytest.mark.pg("== 15")
 @pytest.mark.parametrize("place", PLACES)
-def test_killed_and_going_on(embedded: Case, place: str) -> None:
-    embedded.database.execute(
+def test_killed_and_going_on(served: Case, place: str) -> None:
+    _killed_and_going_on(served, place)
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 15")
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_and_going_on_embedded(embedded: Case, place: str) -> None:
+    _killed_and_going_on(embedded, place)
+
+
+def _killed_and_going_on(case: Case, place: str) -> None:
+    case.database.execute(
         "create table t (id int primary key, v text, big text)",
         "alter table t alter big set storage external",
         "insert into t select i, 'v' || i, repeat('b' || i, 1500) from generate_series(1, 5000) i",
         "create table h (id int primary key, v int)",
         "insert into h select i, 0 from generate_series(1, 100) i",
     )
-    embedded.define(
+    case.define(
         settings="max_batch_rows = 500\ncopy_part_rows = 1000", options='[tables.options."public.h"]\nshape = "history"'
     )
     killed = 0
     for number in range(1, 4):
-        done = embedded.penstock("run", str(embedded.file), "--once", failpoint=f"{place}:{number}")
+        done = case.penstock("run", str(case.file), "--once", failpoint=f"{place}:{number}")
         assert done.returncode in (0, KILLED), done.stderr
         killed += done.returncode == KILLED
-        embedded.database.execute(
+        case.database.execute(
             f"update t set v = 'r{number}' where id % 3 = 0",
             f"insert into t select i + {number} * 10000, 'new', null from generate_series(1, 1200) i",
             f"update t set id = id + 1000000 where id between {number} * 100 and {number} * 100 + 50",
@@ -43,18 +54,27 @@ def test_killed_and_going_on(embedded: Case, place: str) -> None:
             f"update h set v = {number}",
         )
     assert killed, f"nothing was ever killed at {place!r}"
-    embedded.once()
-    embedded.assert_equal("public.t")
-    changes = embedded.query("select _operation, count() from h final where _operation != 'copy' group by 1 order by 1")
-    copied = embedded.query("select count(), uniq(id) from h final where _operation = 'copy'")
+    case.once()
+    case.assert_equal("public.t")
+    changes = case.query("select _operation, count() from h final where _operation != 'copy' group by 1 order by 1")
+    copied = case.query("select count(), uniq(id) from h final where _operation = 'copy'")
     assert copied == [["100", "100"]]
     assert changes in [[], *([["update", str(count)]] for count in (100, 200, 300))]  # others came with the copy's seam
-    assert embedded.query("select id, v from (select id, argMax(v, _version) v from h group by id) where v != 3") == []
+    assert case.query("select id, v from (select id, argMax(v, _version) v from h group by id) where v != 3") == []
 
 
-@pytest.mark.pg(">= 12")
-@pytest.mark.parametrize("seed", [1])
-def test_a_workload_while_it_is_copied_killed_and_cut(case: Case, seed: int) -> None:
+@pytest.mark.pg("== 15")
+def test_a_workload_while_it_is_copied_killed_and_cut(embedded: Case) -> None:
+    _killed_at_work(embedded, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2])
+def test_more_workloads_while_they_are_copied_killed_and_cut(case: Case, seed: int) -> None:
+    _killed_at_work(case, seed)
+
+
+def _killed_at_work(case: Case, seed: int) -> None:
     """Concurrent transactions change the tables during the copy; the process is killed on the way."""
     case.database.execute(
         "create table a (id int primary key, v int, t text)",

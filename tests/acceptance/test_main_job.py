@@ -104,33 +104,6 @@ def test_sigterm_drains_and_a_second_process_is_told_who_holds_the_pipe(embedded
     assert time.monotonic() - began < 60
 
 
-def test_unchanged_toast_values_are_kept(case: Case) -> None:
-    case.database.execute(
-        "create table docs (id int primary key, n int, body text, raw bytea, doc jsonb)",
-        "alter table docs alter body set storage external, alter raw set storage external, alter doc set storage external",
-        "insert into docs select i, 0, repeat('b' || i, 3000), decode(repeat(md5(i::text), 300), 'hex'),"
-        " jsonb_build_object('k', repeat('j' || i, 3000)) from generate_series(1, 60) i",
-    )
-    case.define()
-    case.once()
-    case.database.execute(
-        "update docs set n = 1 where id <= 20",  # completed from the destination
-        "insert into docs select i, 0, repeat('n' || i, 3000), null, null from generate_series(101, 110) i",
-        "update docs set n = 2 where id between 101 and 110",  # folded within the batch
-        "update docs set id = id + 1000, n = 3 where id between 21 and 30",  # with a key change
-        "update docs set n = 4 where id > 1000",
-        "delete from docs where id = 31; update docs set id = 31 where id = 32",  # onto a key that this batch frees
-        "update docs set n = 5, body = null where id = 33; update docs set n = 6 where id = 33",
-    )
-    case.once()
-    case.assert_equal("public.docs")
-    with case.running():
-        case.database.execute("update docs set n = 7", "update docs set n = n + 1, body = 'short' where id = 40")
-        case.wait_for("select count() from docs_current where n >= 7", 69)
-        case.wait_for("select body from docs_current where id = 40", "short")
-        case.assert_equal("public.docs")
-
-
 def test_truncate_is_applied_in_order(case: Case) -> None:
     case.database.execute(
         "create table t (id int primary key, v int)", "insert into t select i, 0 from generate_series(1, 100) i"

@@ -262,6 +262,7 @@ def test_names_that_clash_are_refused_with_the_setting_that_helps(embedded: Case
         "create table a.x (id int primary key); create table a.x_current (id int primary key)",
         "create table a.meta (id int primary key, _version int, _is_deleted int, _synced_at int)",
         'create table a.parts (id int primary key, body text, "body.size" int)',
+        'create table a.documents (id int primary key, doc json, "doc.x" int)',
         "insert into a.meta values (1, 2, 3, 4)",
         "insert into a.parts values (1, 'x', 2)",
     )
@@ -278,6 +279,7 @@ def test_names_that_clash_are_refused_with_the_setting_that_helps(embedded: Case
     refused('include = ["a.x*"]', "a.x and a.x_current", '"x_current"', "views = false")
     refused('include = ["a.meta"]', '"_version"', "metadata_prefix")
     refused('include = ["a.parts"]', '"body.size"', "exclude_columns")
+    refused('include = ["a.documents"]', '"doc.x"', "exclude_columns", settings='json = "json"')
     refused("", "source.slot", source='slot = "Odd-Slot"')
     refused("", "destination.metadata_prefix", destination='metadata_prefix = "1 x"')
     embedded.define(

@@ -34,20 +34,21 @@ READ_AGAIN = (
 MADE_AGAIN = ("drop table t", "create table t (id text primary key, w int)", "insert into t values ('a', 1)")
 
 
+@pytest.mark.pg("== 15")
 @pytest.mark.parametrize(
     ("place", "statements"),
     [
-        ("before an alteration", ALTERED),
         ("after an alteration", ALTERED),
-        ("after insert:2", ALTERED),
-        ("before an alteration", READ_AGAIN),
-        ("after an alteration", READ_AGAIN),
-        ("after a copy part", READ_AGAIN),
-        ("after set back", COPIED_AGAIN),
         ("after a fresh table", COPIED_AGAIN),
-        ("after a copy part", COPIED_AGAIN),
         ("after an exchange", COPIED_AGAIN),
-        ("after putting aside", MADE_AGAIN),
+        pytest.param("before an alteration", ALTERED, marks=pytest.mark.slow),
+        pytest.param("after insert:2", ALTERED, marks=pytest.mark.slow),
+        pytest.param("before an alteration", READ_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after an alteration", READ_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after a copy part", READ_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after set back", COPIED_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after a copy part", COPIED_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after putting aside", MADE_AGAIN, marks=pytest.mark.slow),
     ],
 )
 def test_killed(served: Case, place: str, statements: tuple[str, ...]) -> None:

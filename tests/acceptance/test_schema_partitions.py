@@ -25,7 +25,13 @@ def streaming(case: Case, tables: int = 1) -> None:
 
 
 def equal(case: Case, table: str = "public.t") -> None:
-    case.wait_until(lambda: not case.differences(table), "both sides are equal", 30, lambda: case.differences(table))
+    def differences() -> list[str]:
+        try:
+            return case.differences(table)
+        except Exception as error:  # a table or column may not be there yet
+            return [f"{type(error).__name__}: {error}"]
+
+    case.wait_until(lambda: not differences(), "both sides are equal", seen=differences)
 
 
 def test_partitions_come_and_go(served: Case) -> None:
@@ -68,9 +74,11 @@ def test_partitions_come_and_go(served: Case) -> None:
         served.database.execute("truncate t", "insert into t values (451, 'after')", "insert into u values (1)")
         equal(served)
         served.wait_for("select count() from u_current", 1)
+        served.database.execute("create table old2 (id int primary key)")
+        served.wait_until(lambda: "table=public.old2" in served.log(), "the catalog was looked at since the TRUNCATE")
+        assert served.log().count("copied again") == before
         served.database.execute("alter table t add column w int default 6", "insert into t values (452, 'x', 7)")
         equal(served)
-        assert served.log().count("copied again") == before
     served.database.execute(
         "drop table t51",
         "create table t6 partition of t for values from (600) to (700)",
@@ -80,6 +88,7 @@ def test_partitions_come_and_go(served: Case) -> None:
     served.assert_equal("public.t", "public.u", "public.old1")
 
 
+@pytest.mark.slow
 def test_children_are_tables_of_their_own(served: Case) -> None:
     served.database.execute("create table p (id int primary key, v text)", "insert into p values (1, 'parent')")
     served.define(settings=QUICK)
@@ -126,6 +135,7 @@ def test_truncate(served: Case, mode: str) -> None:
     assert served.query("select count() from t_current") == [[kept[0]]]
 
 
+@pytest.mark.slow
 def test_truncate_while_the_table_is_copied(served: Case) -> None:
     served.database.execute(
         "create table t (id int primary key, v text)",

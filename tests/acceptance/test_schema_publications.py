@@ -18,6 +18,7 @@ def streaming(case: Case, tables: int = 1) -> None:
     case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
+@pytest.mark.slow
 def test_tables_are_added_and_dropped(served: Case) -> None:
     served.database.execute(
         "create table t (id int primary key)",
@@ -82,6 +83,7 @@ def test_columns_and_rows_are_narrowed(served: Case) -> None:
         served.assert_equal("public.t")
 
 
+@pytest.mark.slow
 @pytest.mark.pg(">= 18")
 def test_generated_columns_are_published(served: Case) -> None:
     served.database.execute(
@@ -99,6 +101,7 @@ def test_generated_columns_are_published(served: Case) -> None:
         served.wait_for("select count() from t_current where twice = id * 2 and thrice = id * 3", 12)
 
 
+@pytest.mark.slow
 def test_deletes_are_not_published(served: Case) -> None:
     served.database.execute(
         "create table t (id int primary key, v int)",
@@ -115,6 +118,7 @@ def test_deletes_are_not_published(served: Case) -> None:
         assert served.query("select v from t_current where id = 2") == [["3"]]
 
 
+@pytest.mark.slow
 def test_the_publication_is_made_again(served: Case) -> None:
     """PostgreSQL cannot decode what was written before there was one: the pipe says so and ends."""
     served.database.execute("create table t (id int primary key)", "create publication given for table t")
@@ -126,7 +130,7 @@ def test_the_publication_is_made_again(served: Case) -> None:
     done = served.penstock("run", str(served.file), "--once")
     if done.returncode:
         assert "publication" in done.stderr
-        assert "copy the tables again" in done.stderr
+        assert re.search("opy (the tables )?again", done.stderr)
         assert served.penstock("drop", str(served.file), "--tables").returncode == 0
         served.once()
     served.assert_equal("public.t")

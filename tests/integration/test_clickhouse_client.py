@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock.clickhouse import codes
-from penstock.clickhouse.client import Client, quoted
+from penstock.clickhouse.client import Client, Into, quoted
 from penstock.config import Destination
 from penstock.errors import (
     BadDataError,
@@ -60,7 +60,7 @@ def int32_block(name: str, *numbers: int) -> bytes:
 
 
 def insert(place: Place, table: str, column: str, body: bytes) -> None:
-    place.client.insert(place.database, table, [column], [body], settings=SETTINGS, query_id="a-test")
+    place.client.insert(Into(place.database, table, (column,)), [body], settings=SETTINGS, query_id="a-test")
 
 
 def test_rows_with_bound_values(place: Place) -> None:
@@ -85,9 +85,7 @@ def test_insert_in_many_chunks(place: Place) -> None:
     place.run("create table {db}.t (id Int32) engine = MergeTree order by id")
     body = int32_block("id", *range(100))
     place.client.insert(
-        place.database,
-        "t",
-        ["id"],
+        Into(place.database, "t", ("id",)),
         (body[at : at + 7] for at in range(0, len(body), 7)),
         settings=SETTINGS,
         query_id="chunks",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_clickhouse import batch_of
+from tests.fix_clickhouse import Place, batch_of, destination_of
+from tests.plans import pipe_of, table_of
 
 from penstock.batch import Unfit
-from penstock.clickhouse import lookup
+from penstock.clickhouse import capabilities, ddl, lookup
+from penstock.clickhouse.client import Client
 from penstock.clickhouse.writer import Writer
+from penstock.pipeline import older
+from penstock.plan import compile_plan
+from penstock.typemap import Forms, target_of
 
 if TYPE_CHECKING:
-    from tests.fix_clickhouse import Place
+    from pathlib import Path
+
+    from tests.servers.clickhouse import ClickHouseServer
 
 NINES = "9" * 38
 TYPES: dict[str, list[tuple[str, str]]] = {
@@ -52,6 +62,10 @@ TYPES: dict[str, list[tuple[str, str]]] = {
     "vector[]": [('{"[1,2]","[3,4]"}', "[[1,2],[3,4]]")],
     "hstore": [('"a"=>"1", "b"=>NULL', "{'a':'1','b':NULL}"), ("", "{}")],
     "hstore[]": [('{"\\"a\\"=>\\"1\\"",""}', "[{'a':'1'},{}]")],
+    "hstore[][]": [
+        ('{{"\\"a\\"=>\\"1\\", \\"b\\"=>NULL",""},{"\\"c\\"=>\\"2\\"",""}}', "[[{'a':'1','b':NULL},{}],[{'c':'2'},{}]]")
+    ],
+    "vector[][]": [('{{"[1,2]","[3]"},{"[4]","[5]"}}', "[[[1,2],[3]],[[4],[5]]]")],
     "vector": [("[1,2.5,-3]", "[1,2.5,-3]")],
     "sparsevec": [("{1:0.5,3:2}/4", "[0.5,0,2,0]")],
     "geometry": [("0101000020E6100000000000000000F03F0000000000000040", "SRID=4326;POINT(1 2)")],
@@ -66,7 +80,7 @@ def test_a_value_arrives(place: Place, sql: str, text: str, expected: str) -> No
     plan = place.table(f"id int4, a {sql}, b {sql}!")
     batch = batch_of(plan, ("1", text, text), ("2", None, text))
     nested = plan.columns[1].codec.nested
-    assert batch.unfit == ((Unfit("a", "null", 1),) if nested else ())
+    assert batch.unfit == ((Unfit("a", "null", 1, (b"2",)),) if nested else ())
     Writer(place.client, place.database).insert(batch)
     shown = "hex(a), hex(b)" if sql == "bytea" else "toString(a), toString(b)"
     if sql == "bytea":
@@ -98,11 +112,50 @@ def test_a_value_is_found_by_its_key_and_read_back_as_it_was_sent(
     assert (empty.values[3].null, empty.values[3].data) == (False, one)
 
 
-@pytest.mark.parametrize(("sql", "default"), [("int4", "0"), ("text", ""), ("enum", ""), ("date", "1970-01-01")])
-def test_null_is_the_types_default_where_nullable_is_off(place: Place, sql: str, default: str) -> None:
-    plan = place.table(f"id int4, a {sql}", nullable=False)
-    Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
-    assert place.rows("select toString(a) from {db}.t") == [(default,)]
+def test_null_is_one_value_a_type_where_nullable_is_off(place: Place) -> None:
+    """The one that the docs list."""
+    names = {sql: f"c{number}" for number, sql in enumerate(TYPES)}
+    columns = ", ".join(f"{name} {sql}" for sql, name in names.items())
+    server = capabilities.ask(place.client)
+    plan = place.table(f"id int4, {columns}", nullable=False, json="json")
+    zeros = [target_of(column, server, Forms(json="json")).zero for column in plan.table.columns[1:]]
+    batch = batch_of(plan, ("1", *[None] * len(names)), ("2", *[pairs[0][0] for pairs in TYPES.values()]))
+    assert batch.unfit == ()
+    Writer(place.client, place.database).insert(batch)
+    shown = ", ".join(f"toString({name})" for name in names.values())
+    (row,) = place.rows(f"select {shown} from {{db}}.t where id = 1")
+    assert dict(zip(names, map(_short, row), strict=True)) == dict(zip(names, map(_short, zeros), strict=True))
+
+
+def _short(text: str) -> str:
+    """Without the fraction of a second, and without what an older server shows of a time it keeps as text."""
+    return text.removesuffix(".000000").removesuffix("00:00:00").strip()
+
+
+@pytest.mark.parametrize("sql", ["text", "enum", "int4", "numeric(4,2)"])
+@pytest.mark.parametrize("nullable", [True, False])
+def test_low_cardinality(place: Place, sql: str, nullable: bool) -> None:
+    types = {"a": "LowCardinality(String)", "b": "Array(LowCardinality(String))"}
+    plan = place.table(f"id int4, a {sql}, b text[], n int4", options={"types": types}, nullable=nullable)
+    shown = "LowCardinality(Nullable(String))" if nullable else "LowCardinality(String)"
+    assert [column.clickhouse for column in plan.columns[1:3]] == [shown, "Array(LowCardinality(Nullable(String)))"]
+    rows = (("1", "7", "{a,NULL,a}", "0"), ("2", None, "{}", "0"), ("3", "", "{b}", "0"), ("4", "7", "{}", "0"))
+    Writer(place.client, place.database).insert(batch_of(plan, *rows, version=9))
+    empty = None if nullable else ""
+    assert place.rows("select a, b from {db}.t order by id") == [
+        ("7", ["a", None, "a"]),
+        (empty, []),
+        ("", ["b"]),
+        ("7", []),
+    ]
+    found = lookup.newest(place.client, place.database, plan, [(id_.encode(),) for id_, *_ in rows], [1, 2])
+    values = [found[id_.encode(),].values[1] for id_, *_ in rows]
+    assert [(value.null, value.data) for value in values] == [
+        (False, b"\x017"),
+        (nullable, b"\0"),
+        (False, b"\0"),
+        (False, b"\x017"),
+    ]
 
 
 def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:
@@ -113,3 +166,38 @@ def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:
     plan = place.table("id int4, a int4")
     Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
     assert place.rows("select id, a from {db}.t") == [(1, None)]
+
+
+def test_a_timestamp_is_shown_as_it_is_whatever_the_time_zone(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    destination = destination_of(clickhouse_server, "abroad")
+    with closing(Client.open(destination, scratch=tmp_path)) as client:
+        place = Place(client, f"zone_{os.getpid()}", destination)
+        place.run("create database {db}")
+        plan = place.table("id int4, a timestamp, b timestamp[], c timestamptz")
+        moment = "2024-07-01 12:00:00"
+        Writer(client, place.database).insert(batch_of(plan, ("1", moment, f'{{"{moment}"}}', f"{moment}+00")))
+        shown = place.rows("select timezone(), toString(a), toString(b), toString(c) from {db}.t")
+        place.run("drop database {db} sync")
+    assert shown == [("Europe/Berlin", f"{moment}.000000", f"['{moment}.000000']", f"{moment}.000000")]
+
+
+def test_what_a_table_has_without_a_time_zone_is_kept(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:
+    destination = destination_of(clickhouse_server, "abroad")
+    with closing(Client.open(destination, scratch=tmp_path)) as client:
+        place = Place(client, f"kept_{os.getpid()}", destination)
+        place.run("create database {db}")
+        server = capabilities.ask(client)
+        assert not server.utc
+        pipe = pipe_of()
+        named = pipe.model_copy(
+            update={"destination": pipe.destination.model_copy(update={"database": place.database})}
+        )
+        made, wanted = (
+            compile_plan(table_of("id int4, a timestamp"), named, replace(server, utc=utc)) for utc in (True, False)
+        )
+        ddl.ensure_table(client, place.database, made)
+        kept = older.as_stored(client, named, wanted, server)
+        place.run("drop database {db} sync")
+    assert kept.columns == made.columns != wanted.columns

@@ -12,7 +12,7 @@ from tests.fix_clickhouse import Place, batch_of, destination_of
 from tests.servers.clickhouse import ClickHouseServer
 
 from penstock.clickhouse import ddl
-from penstock.clickhouse.client import Client
+from penstock.clickhouse.client import Client, Into
 from penstock.clickhouse.writer import Writer
 from penstock.errors import (
     BadDataError,
@@ -184,7 +184,7 @@ def test_kill_ends_an_insert(place: Place) -> None:
     slow = {"max_block_size": 1, "function_sleep_max_microseconds_per_block": 0}
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
-            place.client.insert, place.database, "t", plan.column_names, body, settings=slow, query_id="slow-one"
+            place.client.insert, Into(place.database, "t", plan.column_names), body, settings=slow, query_id="slow-one"
         )
         deadline = time.monotonic() + DEADLINE_SECONDS
         while place.rows("select count() from system.processes where query_kind = 'Insert'") == [(0,)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from tests import fix_frames as frame
 from tests.feed import OID, Feed
 from tests.fix_frames import LEFT_OUT
 from tests.native_block import rows_of
-from tests.plans import SERVER, TABLE_OID, plan_of
+from tests.plans import SERVER, TABLE_OID, pipe_of, plan_of, table_of
 
 from penstock.batch import Hole, Unfit, version_of
 from penstock.errors import FrameError
+from penstock.plan import compile_plan
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -110,6 +112,15 @@ def test_a_sorting_key_beyond_the_identity_is_compared_where_it_is_known(decoder
     ]
 
 
+def test_in_a_history_a_row_that_sorts_elsewhere_is_not_deleted(decoder: ModuleType) -> None:
+    plan = plan_of(NOTE, full=True, options={"order_by": ["n"], "shape": "history"})
+    rows = Feed(decoder, plan, full=True).change(
+        frame.update(OID, ["1", "a", "2"], full=["1", "a", "1"]),
+        frame.update(OID, ["2", "a", "3"], full=["1", "a", "2"]),
+    )
+    assert brief(rows, "id", "n", "_operation") == [(1, 2, 2), (1, 2, 3), (2, 3, 2)]
+
+
 def test_an_update_of_a_keyless_table_is_always_two_rows(decoder: ModuleType) -> None:
     plan = plan_of(NOTE, (), full=True)
     feed = Feed(decoder, plan, full=True)
@@ -196,12 +207,12 @@ def test_unfit_values_are_counted_by_column_and_reason(decoder: ModuleType) -> N
     )
     batch = feed.take()
     assert batch.unfit == (
-        Unfit("a", "nan", 2),
-        Unfit("a", "too many digits", 2),
-        Unfit("d", "infinity", 1),
-        Unfit("d", "out of range", 1),
-        Unfit("ts", "infinity", 1),
-        Unfit("ts", "out of range", 1),
+        Unfit("a", "nan", 2, (b"1",)),
+        Unfit("a", "too many digits", 2, (b"2",)),
+        Unfit("d", "infinity", 1, (b"1",)),
+        Unfit("d", "out of range", 1, (b"2",)),
+        Unfit("ts", "infinity", 1, (b"1",)),
+        Unfit("ts", "out of range", 1, (b"2",)),
     )
     (date_low, date_high), (low, high) = SERVER.date32, SERVER.datetime64
     assert brief(rows_of(batch), "a", "d", "ts") == [
@@ -221,14 +232,34 @@ def feed_zeros(batch: Batch, column: int) -> list[bytes]:
     return [values[row * width : (row + 1) * width] for row, null in enumerate(nulls) if null]
 
 
+def test_null_is_an_empty_object_where_json_has_no_null(decoder: ModuleType) -> None:
+    plan = compile_plan(
+        table_of("id int4, a jsonb"), pipe_of(json="json", nullable=False), dataclasses.replace(SERVER, json=True)
+    )
+    feed = Feed(decoder, plan)
+    feed.transaction(
+        frame.insert(OID, ["1", None]),
+        frame.insert(OID, ["2", '{"a": 1}']),
+        frame.insert(OID, ["3", " [1]"]),
+        frame.delete(OID, key=["4", None]),
+    )
+    batch = feed.take()
+    assert [row["a"] for row in rows_of(batch)] == [b"{}", b'{"a": 1}', b"{}", b"{}"]
+    assert batch.unfit == (Unfit("a", "no object", 1, (b"3",)),)
+
+
 def test_unfit_numerics_without_null(decoder: ModuleType) -> None:
     feed = Feed(decoder, plan_of(UNFIT, nullable=False))
     values = ["NaN", "Infinity", "-Infinity", "1000", "-1000.5", "1.239", "-1.239"]
-    feed.transaction(*(frame.insert(OID, ["1", value, None, None]) for value in values))
+    feed.transaction(*(frame.insert(OID, [str(row), value, None, None]) for row, value in enumerate(values)))
     batch = feed.take()
     expected = ["0", "999.99", "-999.99", "999.99", "-999.99", "1.23", "-1.23"]
     assert [str(row["a"].normalize()) for row in rows_of(batch)] == expected
-    assert batch.unfit == (Unfit("a", "nan", 1), Unfit("a", "infinity", 2), Unfit("a", "too many digits", 4))
+    assert batch.unfit == (
+        Unfit("a", "nan", 1, (b"0",)),
+        Unfit("a", "infinity", 2, (b"1",)),
+        Unfit("a", "too many digits", 4, (b"3",)),
+    )
 
 
 def test_only_values_that_are_written_count(decoder: ModuleType) -> None:
@@ -237,7 +268,7 @@ def test_only_values_that_are_written_count(decoder: ModuleType) -> None:
     feed.transaction(frame.update(OID, ["1", "1", None, None], full=["1", "NaN", "infinity", None]))
     assert feed.take().unfit == ()
     feed.transaction(frame.delete(OID, full=["1", "NaN", "infinity", None]))
-    assert feed.take().unfit == (Unfit("a", "nan", 1), Unfit("d", "infinity", 1))
+    assert feed.take().unfit == (Unfit("a", "nan", 1, (b"1",)), Unfit("d", "infinity", 1, (b"1",)))
 
 
 # Unchanged values

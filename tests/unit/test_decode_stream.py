@@ -272,7 +272,7 @@ def test_a_rejected_row_unbinds_its_plan_and_leaves_what_is_pending(decoder: Mod
         frame.insert(OID, ["2024-01-02", "c"]),
         frame.insert(77, ["2024-01-03", "d"]),
     )
-    assert items == [Rejected(plan, "id", "infinity", in_key=True)]
+    assert items == [Rejected(plan, "id", "infinity", in_key=True, key=(b"infinity",))]
     assert [row["note"] for row in feed.rows()] == [b"a"]
     feed.transaction(frame.insert(OID, ["2024-01-02", "c"]))
     assert feed.stream.take(TABLE_OID) is None
@@ -289,7 +289,7 @@ def test_a_rejected_row_unbinds_its_plan_and_leaves_what_is_pending(decoder: Mod
 def test_a_malformed_value_rejects_its_row(decoder: ModuleType, columns: str, value: str, reason: str) -> None:
     plan = plan_of(columns)
     feed = Feed(decoder, plan)
-    assert feed.transaction(frame.insert(OID, ["1", value])) == [Rejected(plan, "v", reason, in_key=False)]
+    assert feed.transaction(frame.insert(OID, ["1", value])) == [Rejected(plan, "v", reason, in_key=False, key=(b"1",))]
     assert feed.stream.take(TABLE_OID) is None
 
 
@@ -307,13 +307,26 @@ def test_a_malformed_value_rejects_its_row(decoder: ModuleType, columns: str, va
 def test_fail_on_unfit_rejects(decoder: ModuleType, columns: str, value: str, reason: str) -> None:
     plan = plan_of(columns, on_unfit="fail")
     feed = Feed(decoder, plan)
-    assert feed.transaction(frame.insert(OID, ["1", value])) == [Rejected(plan, "v", reason, in_key=False)]
+    assert feed.transaction(frame.insert(OID, ["1", value])) == [Rejected(plan, "v", reason, in_key=False, key=(b"1",))]
 
 
 def test_an_old_key_that_is_unfit_rejects(decoder: ModuleType) -> None:
     plan = plan_of("id numeric(4,2), note text")
     feed = Feed(decoder, plan)
-    assert feed.transaction(frame.delete(OID, key=["NaN", None])) == [Rejected(plan, "id", "nan", in_key=True)]
+    assert feed.transaction(frame.delete(OID, key=["NaN", None])) == [
+        Rejected(plan, "id", "nan", in_key=True, key=(b"NaN",))
+    ]
+
+
+@pytest.mark.parametrize("old", [{}, {"key": ["7", "b", None]}])
+def test_a_rejected_update_names_the_key_that_its_row_has_now(
+    decoder: ModuleType, old: dict[str, list[str | None]]
+) -> None:
+    plan = plan_of("id int4, part text, v date", ("part", "id"), on_unfit="fail")
+    feed = Feed(decoder, plan)
+    (rejected,) = feed.transaction(frame.update(OID, ["8", "c", "infinity"], **old))
+    assert rejected == Rejected(plan, "v", "infinity", in_key=False, key=(b"c", b"8"))
+    assert "in the row with part = c, id = 8," in rejected.error.message
 
 
 # Malformed frames

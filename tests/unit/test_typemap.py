@@ -138,6 +138,8 @@ def test_forms() -> None:
     wanted = Forms(json="json")
     assert target_of(column("jsonb"), replace(SERVER, json=True), wanted).clickhouse == "JSON"
     assert target_of(column("jsonb"), SERVER, wanted).clickhouse == "String"
+    array = replace(column("jsonb[]"), dimensions=1)
+    assert target_of(array, replace(SERVER, json=True), wanted).clickhouse == "Array(Nullable(String))"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,16 @@ def test_overrides(sql: str, asked: str, clickhouse: str, wire: str) -> None:
 def test_overrides_that_lose(sql: str, asked: str) -> None:
     with pytest.raises(ConfigError, match='column "c"'):
         overridden(replace(column(sql), dimensions=sql.count("[]")), asked, SERVER)
+
+
+def test_json_is_asked_for_by_name() -> None:
+    newer = replace(SERVER, json=True)
+    assert overridden(column("json"), "JSON", newer).clickhouse == "JSON"
+    assert overridden(column("json"), "Nullable(JSON)", newer).clickhouse == "JSON"
+    assert overridden(column("json"), "JSON", SERVER).clickhouse == "String"
+    for sql, asked in (("text", "JSON"), ("json[]", "Array(JSON)"), ("json[]", "JSON"), ("json", "JSON(a Int64)")):
+        with pytest.raises(ConfigError, match='column "c"'):
+            overridden(replace(column(sql), dimensions=sql.count("[]")), asked, newer)
 
 
 def test_every_example_fits_its_type() -> None:

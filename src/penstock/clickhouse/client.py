@@ -15,12 +15,14 @@ import logging
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
 import urllib3.exceptions
 from clickhouse_connect.driver.binding import escape_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.external import ExternalData
 
 from penstock.clickhouse import address, failures
 from penstock.clickhouse.connect import Scalar, connect, folder_errors, reading_settings
@@ -47,6 +49,23 @@ _KILL = "kill query where query_id = {id:String} or startsWith(query, {mark:Stri
 def quoted(name: str) -> str:
     """An identifier in backticks. The driver's ``quote_identifier`` takes a name such as ``"x"`` for one that is quoted already."""
     return f"`{escape_str(name)}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Into:
+    """Where a Native body goes. With a ``selection``, expressions over the columns of ``structure``, these are what is inserted."""
+
+    database: str
+    table: str
+    columns: tuple[str, ...]
+    selection: str = ""
+    structure: str = ""
+
+    @property
+    def name(self) -> str:
+        """The table and its columns, as they stand in a statement."""
+        columns = ", ".join(quoted(name) for name in self.columns)
+        return f"{quoted(self.database)}.{quoted(self.table)} ({columns})"
 
 
 class Client:
@@ -124,6 +143,26 @@ class Client:
         with self._borrowed(subject) as driver:
             return [tuple(row) for row in driver.query(sql, parameters=_mutable(parameters)).result_rows]
 
+    def rows_over(
+        self, sql: str, body: bytes, structure: str, *, settings: Mapping[str, Scalar] | None = None, subject: str
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a query over rows of ours, a Native body of this structure, for which ``{given}`` stands in it."""
+        path = self.scratch / f"{uuid.uuid4().hex}{_BODY_SUFFIX}"
+        given, external = "given", None
+        try:
+            if self.embedded:
+                given = f"file('{escape_str(str(path))}', 'Native', '{escape_str(structure)}')"
+                with folder_errors(self.scratch):
+                    path.write_bytes(body)
+            else:
+                external = ExternalData(file_name=given, data=body, fmt="Native", structure=structure)
+            with self._borrowed(subject) as driver:
+                sql = sql.replace("{given}", given)
+                answer = driver.query(sql, settings=_mutable(settings), external_data=external)
+                return [tuple(row) for row in answer.result_rows]
+        finally:
+            path.unlink(missing_ok=True)
+
     def native(
         self, sql: str, parameters: Mapping[str, object] | None = None, *, subject: str = "", most_bytes: int = 0
     ) -> bytes:
@@ -171,26 +210,18 @@ class Client:
         return found is not None and not found.readonly
 
     def insert(
-        self,
-        database: str,
-        table: str,
-        column_names: Iterable[str],
-        chunks: Iterable[bytes | memoryview],
-        *,
-        settings: Mapping[str, Scalar],
-        query_id: str,
+        self, into: Into, chunks: Iterable[bytes | memoryview], *, settings: Mapping[str, Scalar], query_id: str
     ) -> None:
         """Send one Native body, and return when the server has taken it. ``query_id`` is what ``kill()`` goes by."""
-        subject = f"{database}.{table}"
-        table, columns = f"{quoted(database)}.{quoted(table)}", [quoted(name) for name in column_names]
-        with self._borrowed(subject, failures.of_insert) as driver:
+        with self._borrowed(f"{into.database}.{into.table}", failures.of_insert) as driver:
             if self.embedded:
-                self._insert_file(driver, f"{table} ({', '.join(columns)})", chunks, settings, query_id)
+                self._insert_file(driver, into, chunks, settings, query_id)
                 return
             compression = None if self._where.on_loopback else "lz4"
+            given = f" select {into.selection} from input('{escape_str(into.structure)}')" if into.selection else ""  # noqa: S608 -- quoted
             driver.raw_insert(
-                table,
-                columns,
+                into.name + given,
+                None,
                 _pieces(chunks) if compression is None else _compressed(_pieces(chunks)),
                 settings={**settings, "query_id": query_id},
                 fmt="Native",
@@ -200,7 +231,7 @@ class Client:
     def _insert_file(
         self,
         driver: Driver,
-        into: str,
+        into: Into,
         chunks: Iterable[bytes | memoryview],
         settings: Mapping[str, Scalar],
         query_id: str,
@@ -208,12 +239,14 @@ class Client:
         """ChDB reads a body from a file. The driver's own way writes it to the system's temporary folder."""
         path = self.scratch / f"{query_id}{_BODY_SUFFIX}"
         try:
-            with folder_errors(self.scratch), path.open("wb") as file:
-                file.writelines(chunks)
+            with folder_errors(self.scratch), path.open("wb") as body:
+                body.writelines(chunks)
             clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
-            driver.command(
-                f"{_mark(query_id)} insert into {into} from infile '{escape_str(str(path))}' settings {clause} format Native"
-            )
+            file = f"'{escape_str(str(path))}'"
+            given = f"from infile {file} settings {clause} format Native"
+            if into.selection:
+                given = f"select {into.selection} from file({file}, 'Native', '{escape_str(into.structure)}') settings {clause}"  # noqa: S608 -- quoted
+            driver.command(f"{_mark(query_id)} insert into {into.name} {given}")
         finally:
             path.unlink(missing_ok=True)
 

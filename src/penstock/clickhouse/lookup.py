@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.binding import escape_str
 
+from penstock.clickhouse import documents
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.native import read_blocks
 from penstock.errors import DestinationUnavailableError, PenstockError, ResultTooLargeError
@@ -46,7 +47,7 @@ _MATCHED = {Kind.FLOAT32: "reinterpretAsUInt32({value})", Kind.FLOAT64: "reinter
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The newest row of a key. ``values`` are by index into the plan's columns."""
+    """The newest row of a key. ``values`` are by index into the plan's columns; what cannot be had as it is stored is left out."""
 
     version: int
     deleted: bool
@@ -109,7 +110,7 @@ def _found(
             continue
         left = left[len(chosen) :]
         most *= 2
-        yield from ((chosen[place], row) for place, row in _rows(body, question.columns, spill))
+        yield from ((chosen[place], row) for place, row in _rows(body, question.plan, question.columns, spill))
 
 
 def _ask(client: Client, question: _Question, chosen: Sequence[tuple[bytes, ...]]) -> bytes:
@@ -120,8 +121,11 @@ def _ask(client: Client, question: _Question, chosen: Sequence[tuple[bytes, ...]
         for place, index in enumerate(plan.identity)
     ]
     query = _query(question, [array for array, _ in texts])
+    settings = documents.settings(client) if documents.places(plan) else {}
     if not client.embedded:
-        query += " settings select_sequential_consistency = 1"  # any replica may answer
+        settings["select_sequential_consistency"] = 1  # any replica may answer
+    if settings:
+        query += " settings " + ", ".join(f"{name} = {value}" for name, value in settings.items())
     parameters = {name: value for _, values in texts for name, value in values.items()}
     if question.below is not None:
         parameters["below"] = question.below
@@ -161,6 +165,11 @@ def _query(question: _Question, texts: Sequence[str]) -> str:
     )
     version, deleted = (f"{t}.{quoted(name)}" for name, _ in plan.wire_metadata[:2])
     asked = "".join(f", {t}.{quoted(plan.columns[index].name)}" for index in columns)
+    exact = "".join(
+        f", {documents.exact(plan, f'tupleElement(newest, {number})')} as exact_{number}"
+        for number, index in enumerate(columns, start=2)
+        if plan.columns[index].codec.kind is Kind.JSON
+    )
     casts = "".join(
         f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
@@ -175,7 +184,7 @@ where ({names}) in (select {values} from wanted){bound}
 group by {names}{grouped}"""  # noqa: S608 -- identifiers are quoted, values bound
     return f"""\
 with wanted as ({_wanted(keyed, texts)})
-select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}
+select wanted.place as place, found.version as version, tupleElement(newest, 1) as deleted{casts}{exact}
 from ({newest_rows}) as found
 inner join (select place, {keys} from wanted) as wanted using ({keys})"""  # noqa: S608 -- as above
 
@@ -239,16 +248,22 @@ def _fitting(identities: Sequence[tuple[bytes, ...]], most: int) -> int:
     return min(most, len(identities))
 
 
-def _rows(body: bytes, columns: Sequence[int], spill: Spill) -> Iterator[tuple[int, Stored]]:
-    """Places in the list of keys, with the row found there."""
+def _rows(body: bytes, plan: Plan, columns: Sequence[int], spill: Spill) -> Iterator[tuple[int, Stored]]:
+    """Places in the list of keys, with the row found there, but for JSON whose text would make another value."""
+    json = [index for index in columns if plan.columns[index].codec.kind is Kind.JSON]
     for places, versions, deleted, *values in read_blocks(body):
+        exact = dict(zip(json, values[len(columns) :], strict=True))
         for row, place in enumerate(places):
             yield (
                 int.from_bytes(place.whole, "little") - 1,
                 Stored(
                     version=int.from_bytes(versions[row].whole, "little"),
                     deleted=deleted[row].whole != b"\0",
-                    values={index: _kept(column[row], spill) for index, column in zip(columns, values, strict=True)},
+                    values={
+                        index: _kept(column[row], spill)
+                        for index, column in zip(columns, values, strict=False)
+                        if index not in exact or exact[index][row].whole != b"\0"
+                    },
                 ),
             )
 

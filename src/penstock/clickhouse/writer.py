@@ -11,7 +11,9 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
-from penstock.errors import DestinationUnavailableError
+from penstock.clickhouse import documents
+from penstock.clickhouse.client import Into
+from penstock.errors import BadDataError, DestinationUnavailableError
 
 if TYPE_CHECKING:
     from penstock.batch import Batch
@@ -27,6 +29,7 @@ _SETTINGS: dict[str, Scalar] = {
     "max_partitions_per_insert_block": 0,
     "input_format_skip_unknown_fields": 0,  # a column the table lacks is an error
     "input_format_null_as_default": 0,  # and so is a NULL where none is possible
+    "insert_null_as_default": 0,
 }
 _CONVERSION = "input_format_native_allow_types_conversion"
 
@@ -46,21 +49,22 @@ class Writer:
         """Insert one batch; durable when it returns.
 
         Raises DestinationUnavailableError when the same batch should be tried again, TableError when this table cannot
-        go on, DestinationRefusedError when none can.
+        go on, DestinationRefusedError when none can. JSON that ClickHouse refuses is replaced in the batch, and counted there.
         """
+        try:
+            self._send(batch)
+        except BadDataError:
+            if not documents.places(batch.plan) or not documents.stand_in(self._client, batch):
+                raise
+            self._send(batch)
+
+    def _send(self, batch: Batch) -> None:
         plan = batch.plan
         settings = self._settings_for(plan)
         self.settle(plan.target)
         query_id = uuid.uuid4().hex
         try:
-            self._client.insert(
-                self._database,
-                plan.target,
-                plan.column_names,
-                batch.chunks(),
-                settings=settings,
-                query_id=query_id,
-            )
+            self._client.insert(self._into(plan), batch.chunks(), settings=settings, query_id=query_id)
         except DestinationUnavailableError:
             with self._lock:
                 self._lost.setdefault(plan.target, set()).add(query_id)
@@ -70,6 +74,13 @@ class Writer:
             with self._lock:
                 self._lost.setdefault(plan.target, set()).add(query_id)
             raise
+
+    def _into(self, plan: Plan) -> Into:
+        if not documents.places(plan):
+            return Into(self._database, plan.target, plan.column_names)
+        return Into(
+            self._database, plan.target, plan.column_names, documents.selection(plan), documents.structure(plan)
+        )
 
     def settle(self, target: str) -> None:
         """Make sure that no insert into this table runs any more that was given up: the barrier before any DDL on it.
@@ -94,4 +105,5 @@ class Writer:
         if not self._settings:
             self._settings = {name: value for name, value in _SETTINGS.items() if self._client.knows(name)}
             self._converts = self._client.knows(_CONVERSION)
-        return {**self._settings, _CONVERSION: int(plan.casts)} if self._converts else self._settings
+        found = {**self._settings, _CONVERSION: int(plan.casts)} if self._converts else self._settings
+        return {**found, **documents.settings(self._client)} if documents.places(plan) else found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.batch import REASONS, Rejected
 from penstock.decode.codecs import UnfitError, encoder_of, zero_of
 from penstock.decode.codecs.unfit import NULL
-from penstock.decode.messages import UNCHANGED, Field, Unchanged
+from penstock.decode.messages import UNCHANGED, Delete, Field, Insert, Unchanged
 from penstock.decode.rows import Cell, Names, Row
 from penstock.errors import FrameError
 from penstock.plan import Operation
@@ -16,7 +16,7 @@ from penstock.plan import Operation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from penstock.decode.messages import Tuple
+    from penstock.decode.messages import Tuple, Update
     from penstock.plan import Plan
 
 
@@ -54,7 +54,9 @@ class Encoding:
             if text is None and self.plan.columns[index].null_is_unfit:
                 self._count_null(index, written)
             cells.append(text if isinstance(text, Unchanged) else self._cell(index, text, written))
-        return Row(cells, operation, text_bytes=written.text_bytes, unfit=written.unfit)
+        return Row(
+            cells, operation, text_bytes=written.text_bytes, unfit=written.unfit, key=identity_of(self.plan, texts)
+        )
 
     def tombstone(self, texts: Sequence[Field], known: Iterable[int]) -> Row:
         """A row that says that the old row is gone: the columns ``known`` of it, NULL or zero in the others."""
@@ -63,7 +65,7 @@ class Encoding:
         for index in known:
             text = texts[index]
             row.cells[index] = text if isinstance(text, Unchanged) else self._cell(index, text, written)
-        row.text_bytes, row.unfit = written.text_bytes, written.unfit
+        row.text_bytes, row.unfit, row.key = written.text_bytes, written.unfit, identity_of(self.plan, texts)
         return row
 
     def empty(self, operation: Operation) -> Row:
@@ -106,6 +108,26 @@ class Encoding:
         return RowRejectedError(Rejected(plan, plan.columns[index].name, reason, in_key=index in plan.identity))
 
 
+def identity_of(plan: Plan, texts: Sequence[Field]) -> tuple[bytes, ...]:
+    """PostgreSQL's text of a row's identity, for people. ``texts`` are in the order of the plan's columns."""
+    fields = (texts[index] for index in plan.identity)
+    return tuple(field if isinstance(field, bytes) else b"" for field in fields)
+
+
+def key_of(places: Sequence[tuple[int, int]], plan: Plan, change: Insert | Update | Delete) -> tuple[bytes, ...]:
+    """The identity of the row that a change is about, for people: the new one where there is a new row.
+
+    ``places`` are (tuple's column, plan's column).
+    """
+    texts: list[Field] = [None] * len(plan.columns)
+    old = None if isinstance(change, Insert) else change.old
+    for fields in (old, None if isinstance(change, Delete) else change.new):
+        for number, index in places:
+            if fields is not None and not isinstance(fields[number], Unchanged):
+                texts[index] = fields[number]
+    return identity_of(plan, texts)
+
+
 class Binding:
     """A relation whose rows go into a plan. ``source[i]`` is the plan's column of the tuple's column i, or -1.
 
@@ -141,13 +163,17 @@ class Binding:
         row.from_old = len(filled) if self._whole(marked_full=marked_full) else 0
         changed = {
             index
-            for index in self.plan.key
+            for index in self.plan.compared
             if index in known and self.encoding.compared(index, was[index]) != row.cells[index]
         }
         if not (changed or self.plan.keyless):
             return [self._named(row, texts, texts, xid=xid)]
         before = was if changed.intersection(self.plan.identity) else texts
         return [self._tombstone(was, known, xid=xid), self._named(row, texts, before, xid=xid)]
+
+    def key_of(self, change: Insert | Update | Delete) -> tuple[bytes, ...]:
+        """The identity of the row that a change is about, for people."""
+        return key_of(self._places, self.plan, change)
 
     def delete(self, old: Tuple, *, marked_full: bool, xid: int) -> list[Row]:
         """The tombstone of a DELETE."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from penstock.batch import version_of
-from penstock.decode.binding import Encoding, RowRejectedError
+from penstock.decode.binding import Encoding, RowRejectedError, identity_of
 from penstock.decode.rows import Pending
-from penstock.errors import BadDataError, FrameError, UnfitKeyError, UnfitValueError
+from penstock.errors import FrameError
 from penstock.plan import Operation
 
 if TYPE_CHECKING:
-    from penstock.batch import Batch, Rejected
-    from penstock.errors import TableError
+    from penstock.batch import Batch
     from penstock.plan import Plan
 
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.)|\Z)", re.DOTALL)
@@ -67,10 +67,11 @@ class CopyDecoder:
         fields = line.split(b"\t")
         if len(fields) != len(self._plan.columns):
             raise self._error(f"a row has {len(fields)} columns instead of {len(self._plan.columns)}")
+        texts = [self._text(each) for each in fields]
         try:
-            row = self._encoding.row([self._text(each) for each in fields], Operation.COPY)
+            row = self._encoding.row(texts, Operation.COPY)
         except RowRejectedError as error:
-            raise _error_of(error.rejected) from None
+            raise replace(error.rejected, key=identity_of(self._plan, texts)).error from None
         if self._plan.event_log:
             row.version = version_of(0, 0, self._ordinal)
             self._ordinal += 1
@@ -93,21 +94,3 @@ class CopyDecoder:
 
     def _error(self, problem: str) -> FrameError:
         return FrameError(f"COPY of {self._plan.table.full_name}: {problem}", hint=_HINT)
-
-
-def _error_of(rejected: Rejected) -> TableError:
-    where = f'{rejected.plan.table.full_name}, column "{rejected.column}"'
-    if rejected.reason == "malformed":
-        return BadDataError(
-            f"{where}: a text is not what PostgreSQL prints for this type",
-            hint='Ask for the column as it is with types = { … = "String" } in the table\'s options.',
-        )
-    if rejected.in_key:
-        return UnfitKeyError(
-            f"{where}: a key's value cannot be held ({rejected.reason}), and two keys must never merge",
-            hint='Set types = { … = "String" } for this column in the table\'s options.',
-        )
-    return UnfitValueError(
-        f"{where}: a value cannot be held ({rejected.reason})",
-        hint='Set types = { … = "String" } for this column in the table\'s options, or on_unfit = "null".',
-    )

@@ -7,6 +7,7 @@ rows into batches. This file holds the stream's state: transactions, positions, 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from penstock.batch import Batch, Item, Relation, Truncate, version_of
@@ -159,7 +160,7 @@ class StreamDecoder:
             rows = _rows(binding, change, begin.xid)
         except RowRejectedError as error:
             self._unbind_plan(binding.plan)
-            self._ready.append(error.rejected)
+            self._ready.append(replace(error.rejected, key=binding.key_of(change)))
         else:
             self._append(binding.plan, rows, begin)
 

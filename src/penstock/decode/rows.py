@@ -34,7 +34,8 @@ class Names:
 class Row:
     """One row, encoded: a cell for each of the plan's columns, and what the metadata columns say.
 
-    ``text_bytes`` counts the text of the cells written, NULL and holes as nothing. ``unfit`` holds (column, reason) of them.
+    ``text_bytes`` counts the text of the cells written, NULL and holes as nothing. ``unfit`` holds (column, reason) of them,
+    and ``key`` is PostgreSQL's text of the row's identity where there are any.
     """
 
     cells: list[Cell]
@@ -44,6 +45,7 @@ class Row:
     committed_at: int = 0
     text_bytes: int = 0
     unfit: Sequence[tuple[int, int]] = ()
+    key: tuple[bytes, ...] = ()
     from_old: int = 0
     names: Names | None = None  # where cells are unchanged
     after: int = -1  # the row of the batch that held the same unchanged values, which it does not know either
@@ -129,7 +131,7 @@ def _column(cells: list[Cell], column: PlanColumn) -> EncodedColumn:
     zero = zero_of(column.codec)
     nulls = bytes([cell is None for cell in cells]) if column.nullable else None
     values = b"".join([cell if isinstance(cell, bytes) else zero for cell in cells])
-    return EncodedColumn(nulls, values, spreading(column.codec))
+    return EncodedColumn(nulls, values, spreading(column))
 
 
 def _metadata(plan: Plan, rows: list[Row]) -> list[EncodedColumn]:
@@ -180,6 +182,8 @@ def _offsets(cells: list[Cell], zero: bytes) -> list[int]:
 def _unfit(plan: Plan, rows: list[Row]) -> tuple[Unfit, ...]:
     """By column, then by reason."""
     counts = Counter(each for row in rows for each in row.unfit)
+    examples = {each: row.key for row in reversed(rows) for each in row.unfit}
     return tuple(
-        Unfit(plan.columns[index].name, REASONS[reason], count) for (index, reason), count in sorted(counts.items())
+        Unfit(plan.columns[index].name, REASONS[reason], count, examples[index, reason])
+        for (index, reason), count in sorted(counts.items())
     )

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """The version that a table is brought to. ``texts`` are defaults of new columns, for rows that are older than they."""
+    """The version that a table is brought to."""
 
     table: Table
     version: int  # the place in the stream from which on rows are like it
     into: str  # the table that its rows go into then
     target: str  # the table that is read; another one while it is copied again beside
-    texts: dict[str, str]
+    defaults: dict[str, str]  # expressions of new columns, for rows that are older than they
+    copy_again: bool  # rows are read again, to take the place of their older selves
 
     def to_json(self) -> str:
         """For keeping."""
@@ -81,23 +82,25 @@ def perform(
             dropped=todo.dropped if ways.drop_columns else (),
             renamed=todo.renamed,
             retyped=todo.retyped,
-            defaults=_constants(client, new, step.texts),
+            defaults=step.defaults,
         )
     if ways.views and new.shape is Shape.CURRENT and step.into == step.target:
         ddl.ensure_view(client, database, new)
 
 
-def _constants(client: Client, plan: Plan, texts: Mapping[str, str]) -> dict[str, str]:
+def constants(client: Client, plan: Plan, texts: Mapping[str, str]) -> dict[str, str] | None:
+    """Expressions that give exactly the values with these texts, by column; left out for NULL. None where one cannot be written."""
     found = {}
     for column in plan.columns:
         if column.name not in texts:
             continue
         value = encode(column.codec, texts[column.name].encode())
-        constant = None if value.null else lookup.constant(client, column, texts[column.name], value)
-        if constant is None and not value.null:
-            raise changed(plan.table, f'column "{column.name}" has a default that ClickHouse cannot write')
-        if constant:
-            found[column.name] = constant
+        if value.null:
+            continue
+        constant = lookup.constant(client, column, texts[column.name], value)
+        if constant is None:
+            return None
+        found[column.name] = constant
     return found
 
 

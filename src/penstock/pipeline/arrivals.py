@@ -59,6 +59,8 @@ class Enrolment:
         self.refused.pop(table.full_name, None)
         lane = self.lanes[table.oid] = Lane(*made, self.around)
         lane.skipping = lane.record.state is State.WAITING
+        if lane.record.state is State.FAILED:
+            log.warning("table set aside", table=table.full_name, why=lane.record.reason, fix=lane.record.hint)
         return lane
 
     def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:

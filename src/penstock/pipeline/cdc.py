@@ -15,7 +15,6 @@ from penstock.decode import StreamDecoder
 from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import written_position
-from penstock.pipeline.complete import refusal
 from penstock.pipeline.evolve import tuple_source
 from penstock.pipeline.lifecycle import State
 
@@ -166,7 +165,7 @@ class Cdc:
             case Truncate():
                 await self._truncate(item)
             case Rejected():
-                await self._set_aside(self._lanes[item.plan.table.oid], refusal(item))
+                await self._set_aside(self._lanes[item.plan.table.oid], item.error)
 
     def _submit(self, batch: Batch) -> None:
         lane = self._lanes[batch.plan.table.oid]

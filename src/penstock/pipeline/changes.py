@@ -23,6 +23,7 @@ from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.renewal import Renewal, failing
 from penstock.pipeline.versions import definition, is_like, loosened, same_columns, version_at
+from penstock.plan import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,9 +77,7 @@ class Changes:
             await self.again(lane, "its columns have changed more than once, and it is not certain how")
             return False
         if known.partitioned and same_columns(known, new):
-            new = replace(
-                new, storage=known.storage
-            )  # what happened to its partitions is judged when the stream has told all
+            new = replace(new, storage=known.storage)  # its partitions are judged when the stream has told all of them
         return await self._evolve(lane, new, version, settled=new.storage == catalog.storage)
 
     async def _evolve(self, lane: Lane, new: Table, version: int, *, settled: bool) -> bool:
@@ -101,14 +100,17 @@ class Changes:
         if todo.again or todo.refused:
             await self.again(lane, todo.again or f'column "{todo.refused}" has another type')
             return False
-        texts = await self._defaults(lane, new, todo)
-        if texts is None:
-            await self.again(lane, "it was rewritten after a column was added, and what older rows show for it is gone")
+        defaults = await self._defaults(lane, plan, todo)
+        if defaults is None and plan.at_seam and plan.shape is Shape.CURRENT:
+            await self.again(lane, "what older rows show for a new column can only be copied")
             return False
+        if defaults is None:  # the rows of a history, or of no table at all, stay as they were
+            todo, defaults = replace(todo, reread=plan.shape is Shape.CURRENT), {}
         self._stream.take(lane)
         lane.ahead, lane.since, lane.announced, lane.truncated_by = plan, version, True, frozenset()
         self._stream.rebind(lane)
-        step = Alteration(new, version, plan.target, lane.target, texts)
+        copy_again = bool(todo.reread or todo.attached)
+        step = Alteration(new, version, plan.target, lane.target, defaults, copy_again)
         lane.submit(Step(lambda: self._alter(lane, plan, step, todo), self._stream.position))
         return True
 
@@ -135,12 +137,13 @@ class Changes:
             new, schema=old.schema, name=old.name
         ), lane.ahead.target if lane.record.building else lane.target
 
-    async def _defaults(self, lane: Lane, new: Table, todo: Change) -> dict[str, str] | None:
-        """What older rows show for new columns, as text; None when that is not known any more."""
-        added = {number: column.name for number, column in todo.added}
+    async def _defaults(self, lane: Lane, plan: Plan, todo: Change) -> dict[str, str] | None:
+        """What older rows show for new columns, as expressions; None when that is not known any more, or cannot be said there."""
+        means, added = self._means, {number: column.name for number, column in todo.added}
         if not added or todo.reread:
             return {}
-        return await self._means.in_thread(lane, lambda: self._means.source.defaults(new, added))
+        texts = await means.in_thread(lane, lambda: means.source.defaults(plan.table, added))
+        return texts and await means.in_thread(lane, lambda: means.destination.constants(plan, texts))
 
     async def _alter(self, lane: Lane, plan: Plan, step: Alteration, todo: Change) -> None:
         """In the lane, between the batches of two versions. May be repeated."""
@@ -152,7 +155,7 @@ class Changes:
             failpoint.reached("before an alteration")
             await asyncio.to_thread(self._means.destination.alter, (old, plan), step, todo, self._means.ways)
             failpoint.reached("after an alteration")
-        copy_again = bool(todo.reread or todo.attached) and record.state is not State.FAILED
+        copy_again = step.copy_again and record.state is not State.FAILED
         if copy_again:
             await self._plan_again(lane, plan, todo)
         lane.plan = plan

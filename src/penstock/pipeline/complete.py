@@ -20,10 +20,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, version_of
+from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, Unfit, version_of
 from penstock.decode import encode
 from penstock.decode.codecs.unfit import NULL
-from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.plan import Shape
 from penstock.spill import Spill, read
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from penstock.batch import Batch, Hole, Value
-    from penstock.errors import TableError
     from penstock.lsn import Lsn
     from penstock.plan import Plan
     from penstock.spill import Spilled
@@ -43,7 +41,7 @@ NOWHERE_YET = 1 << 62  # beyond every position
 
 
 class Stored(Protocol):
-    """The newest row of a key in the destination. ``values`` are by index into the plan's columns."""
+    """The newest row of a key in the destination. ``values`` are by index into the plan's columns; some may be missing."""
 
     @property
     def version(self) -> int:
@@ -151,6 +149,7 @@ def complete(
     fills: dict[tuple[int, int], Value] = {}
     left: list[Hole] = []
     counted: Counter[str] = Counter()
+    unfit: tuple[Unfit, ...] = ()
     for hole in holes:
         values = _from_chain(hole, fills) or _from_stored(hole, stored, doubt)
         if values is None:
@@ -162,26 +161,29 @@ def complete(
         if copying:
             raise NotCopiedError("a row that a change left out values of is not copied yet")
         read_again, gone = _from_source(plan, left, columns, reread, doubt, spill or Spill())
-        counted.update(_unfit_in(plan, read_again))
+        unfit = _unfit_in(plan, left, read_again)
         counted["unchanged values from the source"] += len(read_again)
         counted["rows gone before they were complete"] += len(gone)
         fills.update(read_again)
         batch.mark_deleted(gone)
     batch.complete(fills)
+    batch.unfit += unfit
     counters.update(counted)
 
 
-def _unfit_in(plan: Plan, values: Mapping[tuple[int, int], Value]) -> Counter[str]:
+def _unfit_in(plan: Plan, holes: Sequence[Hole], values: Mapping[tuple[int, int], Value]) -> tuple[Unfit, ...]:
     """How often which column's type could not hold a value, and why. Raises UnfitValueError where ``on_unfit = "fail"``."""
-    counted: Counter[str] = Counter()
-    for (_, index), value in values.items():
+    keys = {hole.row: hole.identity for hole in holes}
+    found: dict[tuple[str, str], Unfit] = {}
+    for (row, index), value in values.items():
         column = plan.columns[index]
         reason = value.unfit or (NULL if value.null and column.null_is_unfit else 0)
         if reason and plan.fail_on_unfit:
-            raise refusal(Rejected(plan, column.name, REASONS[reason], in_key=False))
+            raise Rejected(plan, column.name, REASONS[reason], in_key=False, key=keys[row]).error
         if reason:
-            counted[f"unfit {column.name}: {REASONS[reason]}"] += 1
-    return counted
+            first = found.setdefault((column.name, REASONS[reason]), Unfit(column.name, REASONS[reason], 0, keys[row]))
+            found[column.name, REASONS[reason]] = replace(first, count=first.count + 1)
+    return tuple(found.values())
 
 
 def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
@@ -199,11 +201,16 @@ def _from_stored(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) ->
     """
     row = stored.get(hole.identity)
     if row is not None and not row.deleted and row.version >= hole.version:
-        return row.values
+        return _whole(hole, row)
     row = stored.get(hole.old_identity) if hole.after < 0 else None
     if row is None or row.deleted or row.version >= hole.version:
         return None
-    return row.values if _committed(hole) > doubt.of(hole.old_identity, row) else None
+    return _whole(hole, row) if _committed(hole) > doubt.of(hole.old_identity, row) else None
+
+
+def _whole(hole: Hole, row: Stored) -> Mapping[int, Value] | None:
+    """The stored values, if all that the hole lacks can be had as they are stored."""
+    return row.values if all(column in row.values for column in hole.columns) else None
 
 
 def _committed(hole: Hole) -> int:
@@ -230,20 +237,3 @@ def _from_source(
             value = encode(plan.columns[column].codec, None if text is None else read(text))
             fills[hole.row, column] = replace(value, data=spill.keep(value.whole))
     return fills, gone
-
-
-def refusal(item: Rejected) -> TableError:
-    """What a value means that must stop its table."""
-    where = f'column "{item.column}" of {item.plan.table.full_name}'
-    if item.reason == "malformed":
-        return BadDataError(
-            f"{where} came with a text that is not of its type", hint="Copy the table again; if it repeats, report it."
-        )
-    hint = f'Set types = {{ {item.column} = "String" }} for the table, and copy it again.'
-    if item.in_key:
-        return UnfitKeyError(
-            f"{where} is part of the key and holds a value that ClickHouse cannot: {item.reason}", hint=hint
-        )
-    return UnfitValueError(
-        f'{where} holds a value that ClickHouse cannot ({item.reason}), and on_unfit is "fail"', hint=hint
-    )

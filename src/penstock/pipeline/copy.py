@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
     from contextlib import AbstractContextManager
 
-    from penstock.batch import Batch
+    from penstock.batch import Batch, Unfit
     from penstock.config import Settings
     from penstock.pipeline.checkpoint import Store
     from penstock.pipeline.lane import Lane
@@ -264,25 +264,26 @@ class Copies:
             self._target.delete(plan, from_version=first, below=first + ORDINALS_A_PART)
         decoder = CopyDecoder(plan, settings.max_batch_rows, int(settings.max_batch_bytes), first)
         part.rows = part.bytes = 0
+        unfit: list[Unfit] = []
         try:
             with contextlib.closing(self._source.read_part(plan, part.body, snapshot)) as chunks:
                 for chunk in chunks:
                     decoder.receive(chunk)
                     while decoder.full:
-                        self._insert(lane, decoder, part)
+                        self._insert(lane, decoder, part, unfit)
                     if self._stop:
                         raise retry.Stopped
                     self._require_going_on(lane)
             decoder.finish()
-            self._insert(lane, decoder, part)
+            self._insert(lane, decoder, part, unfit)
         except BaseException:
-            lane.uncopied(part.rows, part.bytes)
+            lane.uncopied(part, unfit)
             raise
         part.done = True
         self._store.save_part(self._pipe_name, lane.plan.table.oid, part)
         failpoint.reached("after a copy part")
 
-    def _insert(self, lane: Lane, decoder: CopyDecoder, part: PartRecord) -> None:
+    def _insert(self, lane: Lane, decoder: CopyDecoder, part: PartRecord, unfit: list[Unfit]) -> None:
         batch = decoder.take()
         if batch is None:
             return
@@ -293,6 +294,7 @@ class Copies:
         lane.copied(batch)
         part.rows += batch.rows
         part.bytes += batch.text_bytes
+        unfit += batch.unfit
 
     # What the stream has to say
 

@@ -11,7 +11,7 @@ from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
 from penstock.errors import BadDataError, ValueUnreadableError
 from penstock.pipeline import places
-from penstock.pipeline.alteration import perform
+from penstock.pipeline.alteration import constants, perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
 from penstock.pipeline.enlist import is_mended, require_free
@@ -172,6 +172,10 @@ class DestinationEnd:
         """Bring the table from the first plan to the second, and its view with it. May be repeated."""
         self._writer.settle(plans[0].target)
         perform(self.client, self.database, plans, step, todo, ways)
+
+    def constants(self, plan: Plan, texts: Mapping[str, str]) -> dict[str, str] | None:
+        """Expressions that give exactly the values with these texts, by column; None where one cannot be written."""
+        return constants(self.client, plan, texts)
 
     def put_aside(self, old: str, new: str, building: str) -> None:
         """Give a table whose source is gone another name, and drop its view, and what was to replace it. May be repeated."""

@@ -122,11 +122,10 @@ def _finished(pipe: Pipe, store: Store, client: Client, seen: tuple[Plan, TableR
     step = Alteration.from_json(record.begun)
     new = with_types_of(was, _compiled(pipe, step.table, server))
     plans = (replace(was, target=record.building or record.target), replace(new, target=step.into))
-    todo = change(*plans)
-    perform(client, pipe.database, plans, step, todo, Ways.of(pipe))
-    if todo.reread:
+    perform(client, pipe.database, plans, step, change(*plans, ignore_lost=True), Ways.of(pipe))
+    if step.copy_again:
         store.save_parts(pipe.name, record.oid, [])
-    keep(record, new, step, copy_again=todo.reread)
+    keep(record, new, step, copy_again=step.copy_again)
     store.save_table(pipe.name, record)
     log.info("table altered", table=record.full_name, why="the pipe ended within it")
     return new

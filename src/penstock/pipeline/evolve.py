@@ -136,7 +136,7 @@ def change(old: Plan, new: Plan, *, truncated_by: frozenset[str] = frozenset(), 
         return Change(again=f'the values of column "{moved[0]}" were rewritten with another time zone')
     if new.shape is not Shape.CURRENT:
         return changes
-    rewritten = _content_changed(old.table, new.table, added)
+    rewritten = _content_changed(old.table, new.table, added, truncated_by)
     attached = tuple(dict(new.table.storage).keys() - dict(old.table.storage).keys()) if new.table.partitioned else ()
     again = "" if ignore_lost else _lost(old.table, new.table, truncated_by)
     if ((rewritten or attached) and new.at_seam) or (rewritten and new.table.partitioned):
@@ -151,10 +151,14 @@ def _lost(old: Table, new: Table, truncated_by: frozenset[str]) -> str:
         return ""
     if before.keys() - after.keys():
         return "a partition was detached or dropped"
-    stamps = {leaf.oid: leaf.stamp for leaf in new.leaves}
-    if any(after[oid] != filenode and stamps.get(oid) not in truncated_by for oid, filenode in before.items()):
-        return "a partition was truncated or rewritten"
-    return ""
+    return "a partition was truncated or rewritten" if _has_new_storage(old, new, truncated_by) else ""
+
+
+def _has_new_storage(old: Table, new: Table, truncated_by: frozenset[str]) -> bool:
+    """Whether a relation has other storage, and no TRUNCATE of the whole table is the reason."""
+    after, stamps = dict(new.storage), {leaf.oid: leaf.stamp for leaf in new.leaves}
+    changed_ones = [oid for oid, filenode in old.storage if oid in after and after[oid] != filenode]
+    return any(stamps.get(oid) not in truncated_by for oid in changed_ones)
 
 
 def _planned(plan: Plan) -> dict[int, PlanColumn]:
@@ -187,12 +191,13 @@ def _names_move(old: Plan, changes: Change) -> str:
     return ""
 
 
-def _content_changed(old: Table, new: Table, added: Sequence[tuple[int, PlanColumn]]) -> bool:
+def _content_changed(
+    old: Table, new: Table, added: Sequence[tuple[int, PlanColumn]], truncated_by: frozenset[str]
+) -> bool:
     """Whether rows have other values without a change of theirs in the stream: a column was altered, and the storage is new."""
     if any(number <= old.numbers for number, _ in added):
         return True  # it was generated before: there are values
-    before, after = dict(old.storage), dict(new.storage)
-    rewritten = any(oid in after and after[oid] != filenode for oid, filenode in before.items())
+    rewritten = _has_new_storage(old, new, truncated_by)
     stamps = {column.number: column.stamp for column in old.columns}
     return rewritten and (bool(added) or any(stamps.get(each.number, each.stamp) != each.stamp for each in new.columns))
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from penstock.batch import UNFIT
 from penstock.observe.status import TableStatus
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
     from penstock.pipeline.lane import Lane
+
+_SHOWN = 3  # reasons, before the rest is only counted
 
 
 def table_status(lane: Lane, *, lag_bytes: int) -> TableStatus:
@@ -31,7 +34,18 @@ def table_status(lane: Lane, *, lag_bytes: int) -> TableStatus:
         changes_per_second=lane.rate.per_second(now),
         lag_bytes=lag_bytes,
         lag_seconds=max(0.0, time.time() - lane.oldest_commit / 1e6) if lane.oldest_commit else 0.0,
-        note="" if record.state is not State.FAILED else record.hint,
+        note=record.hint if record.state is State.FAILED else _unfit(lane),
         last_error=record.reason or lane.trouble,
         counters=dict(lane.counters),
     )
+
+
+def _unfit(lane: Lane) -> str:
+    """How many values did not fit; the counters tell of which columns, and why."""
+    found = {name.removeprefix(UNFIT): count for name, count in dict(lane.counters).items() if name.startswith(UNFIT)}
+    if not any(found.values()):
+        return ""
+    worst = sorted(found, key=lambda name: -found[name])
+    more = f", and {len(worst) - _SHOWN} more" if len(worst) > _SHOWN else ""
+    listed = ", ".join(f"{name} ({found[name]})" for name in worst[:_SHOWN])
+    return f"{sum(found.values())} values did not fit: {listed}{more}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from penstock.batch import shown_key
 from penstock.errors import PenstockError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Rate
@@ -24,10 +25,10 @@ from penstock.pipeline.gate import Gate
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from penstock.batch import Batch
-    from penstock.pipeline.checkpoint import Store, TableRecord
+    from penstock.batch import Batch, Unfit
+    from penstock.pipeline.checkpoint import PartRecord, Store, TableRecord
     from penstock.plan import Plan
     from penstock.table import Table
 
@@ -98,6 +99,7 @@ class Lane:
         self._waiting: deque[Batch | Step] = deque()
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
+        self._counting = threading.Lock()
         self._doubt = Doubt(
             record.doubt,
             self._copied_until,
@@ -216,13 +218,26 @@ class Lane:
         failpoint.reached("after insert")
 
     def count(self, batch: Batch) -> None:
-        """Add a batch's figures."""
-        if batch.folded:
-            self.counters["unchanged values from the batch"] += batch.folded
-        if batch.from_old:
-            self.counters["unchanged values from the old tuple"] += batch.from_old
-        for unfit in batch.unfit:
-            self.counters[f"unfit {unfit.column}: {unfit.reason}"] += unfit.count
+        """Add a batch's figures, and say of what did not fit where the first one is."""
+        with self._counting:
+            if batch.folded:
+                self.counters["unchanged values from the batch"] += batch.folded
+            if batch.from_old:
+                self.counters["unchanged values from the old tuple"] += batch.from_old
+            for unfit in batch.unfit:
+                if not self.counters[unfit.counter]:
+                    self._tell(unfit)
+                self.counters[unfit.counter] += unfit.count
+
+    def _tell(self, unfit: Unfit) -> None:
+        log.warning(
+            "values do not fit",
+            table=self.record.full_name,
+            column=unfit.column,
+            why=unfit.reason,
+            first_row=shown_key(self.plan, unfit.key) or None,
+            fix=f'types = {{ {unfit.column} = "String" }} keeps them as PostgreSQL prints them',
+        )
 
     def copied(self, batch: Batch) -> None:
         """Add the figures of a batch that was copied. Called from the copy's threads."""
@@ -230,10 +245,13 @@ class Lane:
         self.record.rows_copied += batch.rows
         self.record.bytes_copied += batch.text_bytes
 
-    def uncopied(self, rows: int, size: int) -> None:
+    def uncopied(self, part: PartRecord, found: Sequence[Unfit]) -> None:
         """Take figures back: the part is copied again."""
-        self.record.rows_copied -= rows
-        self.record.bytes_copied -= size
+        self.record.rows_copied -= part.rows
+        self.record.bytes_copied -= part.bytes
+        with self._counting:
+            for unfit in found:
+                self.counters[unfit.counter] -= unfit.count
 
     def report(self, error: PenstockError) -> None:
         """Remember what is being tried again, and say it once."""

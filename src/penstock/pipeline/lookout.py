@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOK_SECONDS = 2.0
-CATALOG_SHARE = 20  # reading the catalog takes at most one part in so many of the time
+CATALOG_SHARE = 5  # reading the catalog takes at most one part in so many of the time
 CATALOG_SECONDS = 30.0  # and is done so often at least
 LOCK_TIMEOUT = "2s"
 REFUSALS = 3  # looks in a row without a connection, nor any progress, until the stream is let go
@@ -129,7 +129,7 @@ class Lookout:
         names = catalog.names(connection)
         name = self._record.publication
         tables = catalog.look(connection, followed.keys(), name)
-        missing = {table.oid for table in publication.missing(connection, name, list(followed.values()))}
+        missing = {table.oid for table in publication.missing(connection, name, list(tables.values()))}
         return Sight(
             tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)
         )

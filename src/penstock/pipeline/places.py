@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from penstock.batch import Batch
     from penstock.pipeline.complete import Lookup, Stored
-    from penstock.plan import Plan
+    from penstock.plan import Plan, PlanColumn
 
 Place = tuple[Value, ...]  # of the plan's moving columns
 VERSION_BYTES = 16
@@ -58,8 +58,16 @@ def settle(batch: Batch, lookup: Lookup) -> None:
 
 
 def _place(plan: Plan, row: Stored) -> Place:
-    """In memory, to be compared."""
-    return tuple(replace(row.values[index], data=row.values[index].whole) for index in plan.moving)
+    """As a decoder would write it: what ClickHouse sends beside a NULL is its own affair."""
+    return tuple(
+        _nothing(plan.columns[index]) if value.null else replace(value, data=value.whole)
+        for index, value in ((index, row.values[index]) for index in plan.moving)
+    )
+
+
+def _nothing(column: PlanColumn) -> Value:
+    """NULL, or zero where there is none."""
+    return Value(column.nullable, bytes(column.codec.width or 1))
 
 
 def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tuple[int, Place]]) -> None:
@@ -70,8 +78,7 @@ def _append(batch: Batch, keys: Sequence[tuple[Value, ...]], left: Sequence[tupl
         **{index: [place[number] for _, place in left] for number, index in enumerate(plan.moving)},
     }
     for index, (planned, column) in enumerate(zip(plan.columns, batch.columns, strict=False)):
-        nothing = Value(planned.nullable, bytes(planned.codec.width or 1))
-        more = _column(known.get(index, [nothing] * len(left)), like=column)
+        more = _column(known.get(index, [_nothing(planned)] * len(left)), like=column)
         batch.columns[index] = column.extended(more)
     versions, deleted = batch.columns[len(plan.columns) :]
     starts = [row * VERSION_BYTES for row, _ in left]

@@ -6,7 +6,7 @@ Everything here may be repeated after a crash at any line. Blocking; runs in a t
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +19,7 @@ from penstock.pipeline.enlist import first, go_on
 from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored, narrower
+from penstock.pipeline.versions import from_json
 from penstock.plan import Plan, Shape, compile_plan
 from penstock.postgres import catalog, publication, slot
 
@@ -51,7 +52,6 @@ def refuse_not_yet(pipe: Pipe) -> None:
     wanted = {
         "pipe.mode": pipe.pipe.mode != "cdc",
         "source.ssh": pipe.source.ssh is not None,
-        'settings.json = "json"': pipe.settings.json_type == "json",
     }
     for setting, is_set in wanted.items():
         if is_set:
@@ -146,7 +146,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     owned = not pipe.source.publication
     left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
     _leave_out(pipe, store, connection, left, owned=owned)
-    _set_aside_unpublished(pipe, store, connection, tables)
+    _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh, server)
@@ -165,16 +165,31 @@ def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[
 
 
 def _set_aside_unpublished(
-    pipe: Pipe, store: Store, connection: Connection, tables: Sequence[tuple[Plan, TableRecord]]
+    pipe: Pipe, store: Store, connection: Connection, tables: Sequence[tuple[Table, TableRecord]]
 ) -> None:
-    """What the publication did not send while the pipe did not look is missing; putting it back in would hide that."""
-    copied = {plan.table.oid: record for plan, record in tables if record.state not in (State.WAITING, State.FAILED)}
+    """What the publication did not send while the pipe did not look is missing; putting it back in would hide that.
+
+    Partitions that are new do not count where the publication is ours: they are published now, and copied.
+    """
+    copied = {
+        table.oid: (table if pipe.source.publication else _as_known(table, record), record)
+        for table, record in tables
+        if record.state not in (State.WAITING, State.FAILED)
+    }
     if not copied:
         return
-    for table in publication.missing(connection, pipe.publication, [plan.table for plan, _ in tables]):
-        if record := copied.get(table.oid):
-            record.fail(unpublished(table))
-            store.save_table(pipe.name, record)
+    for table in publication.missing(connection, pipe.publication, [table for table, _ in copied.values()]):
+        record = copied[table.oid][1]
+        record.fail(unpublished(table))
+        store.save_table(pipe.name, record)
+
+
+def _as_known(table: Table, record: TableRecord) -> Table:
+    """The table with those of its partitions that the record knows."""
+    if not record.table:
+        return table
+    known = {leaf.oid for leaf in from_json(record.table).leaves}
+    return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid in known))
 
 
 def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Waiting) -> tuple[PipeRecord, bool]:

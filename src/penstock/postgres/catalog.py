@@ -30,6 +30,7 @@ _KINDS = {
     "r": TypeKind.RANGE,
     "m": TypeKind.MULTIRANGE,
 }
+GENERATED_SINCE = 18_00_00
 _ROW_OVERHEAD = 28  # bytes of a heap tuple's header and line pointer
 _USUAL_WIDTH = 32  # what the planner takes for a column of varying length
 
@@ -104,6 +105,7 @@ class _Catalog:
     sizes: Mapping[int, Any]
     types: _Types
     narrowed: Mapping[int, Any]  # what is published of a relation
+    may_generate: bool  # generated columns can be published
 
     @classmethod
     def read(cls, connection: Connection, oids: Sequence[int], publication: str, *, sizes: bool) -> _Catalog:
@@ -116,6 +118,7 @@ class _Catalog:
             narrowed={row.oid: row for row in _fetch(connection, "narrowed", publication=publication)}
             if publication
             else {},
+            may_generate=connection.info.server_version >= GENERATED_SINCE,
         )
 
     def table(self, row: Any, leaf_rows: Sequence[Any]) -> Table:
@@ -152,7 +155,11 @@ class _Catalog:
     def _comes(self, row: Any) -> bool:
         """Whether the publication sends a column. One that does not have the table yet will send all but the generated ones."""
         published = self.narrowed.get(row.attrelid)
-        return row.attname in published.names if published else not row.generated
+        if published is None or (
+            row.generated and not self.may_generate
+        ):  # before, the view names them, and yet they do not come
+            return not row.generated
+        return row.attname in published.names
 
     def _filters(self, oids: Iterable[int]) -> tuple[tuple[int, str], ...]:
         return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -41,10 +42,12 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             connection.execute(_create(connection, name, tables))
         return True
     roots = owned and connection.info.server_version >= ROOT_PUBLISHING
-    missing = unpublished(tables, published(connection, name), roots=roots)
+    there = published(connection, name)
+    missing = unpublished(tables, there, roots=roots)
     if not missing:
         return False
-    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), _members(connection, missing))
+    members = _members(connection, [_without(table, there) for table in missing])
+    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
     if not owned:
         raise PublicationError(
             f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
@@ -64,6 +67,11 @@ def _named() -> Iterator[None]:
         raise SourceChangedError(
             f"{error.diag.message_primary}: it was renamed or dropped just now", hint="Try again."
         ) from None
+
+
+def _without(table: Table, oids: set[int]) -> Table:
+    """The table without the partitions that are published already."""
+    return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid not in oids))
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:

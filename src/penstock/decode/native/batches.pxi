@@ -12,7 +12,7 @@ cdef class _Layout:
     cdef object plan
 
     def __cinit__(self, plan):
-        if not layout_start(&self.shape, len(plan.columns), len(plan.key), len(plan.identity)):
+        if not layout_start(&self.shape, len(plan.columns), len(plan.compared), len(plan.identity)):
             raise MemoryError
         self.plan = plan
         self.shape.owner = <void *>self
@@ -27,8 +27,8 @@ cdef class _Layout:
             self.shape.columns[index].null_is_unfit = each.null_is_unfit
             self.shape.columns[index].in_key = index in plan.key
             self.shape.columns[index].in_identity = index in plan.identity
-        for place, index in enumerate(plan.key):
-            self.shape.key[place] = index
+        for place, index in enumerate(plan.compared):
+            self.shape.compared[place] = index
         for place, index in enumerate(plan.identity):
             self.shape.identity[place] = index
 
@@ -74,12 +74,14 @@ cdef class _Spread:
         cdef const uint8_t *start = values
         cdef size_t length = len(values)
         cdef buffer out
-        cdef int good
+        cdef int status
         out.data, out.len, out.cap = NULL, 0, 0
         with nogil:
-            good = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
+            status = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
         try:
-            if not good:
+            if status == MALFORMED:
+                raise cut_off()
+            if status != OK:
                 raise MemoryError
             return PyBytes_FromStringAndSize(<char *>out.data, out.len) if out.len else b""
         finally:
@@ -121,7 +123,7 @@ cdef object _batch(block *b):
         columns = []
         for i in range(shape.count):
             nulls = _reserved(&b.columns[i].nulls, pieces, &count) if shape.columns[i].nullable else None
-            spread = _Spread(<_Layout>shape.owner, i) if plan.columns[i].codec.nested else None
+            spread = _Spread(<_Layout>shape.owner, i) if plan.columns[i].codec.nested else spreading(plan.columns[i])
             columns.append(EncodedColumn(nulls, _reserved(&b.columns[i].values, pieces, &count), spread))
         columns.append(EncodedColumn(None, _reserved(&b.versions, pieces, &count)))
         columns.append(EncodedColumn(None, _reserved(&b.deleted, pieces, &count)))
@@ -163,7 +165,8 @@ cdef tuple _unfit(block *b, plan):
     for i in range(b.shape.count):
         for reason in range(REASON_COUNT):
             if b.columns[i].unfit[reason]:
-                found.append(Unfit(plan.columns[i].name, REASONS[reason + 1], b.columns[i].unfit[reason]))
+                key = _name(b, b.columns[i].example[reason])
+                found.append(Unfit(plan.columns[i].name, REASONS[reason + 1], b.columns[i].unfit[reason], key))
     return tuple(found)
 
 
@@ -220,7 +223,7 @@ cdef tuple _name(block *b, size_t at):
     return tuple(texts)
 
 
-cdef object _rejected(layout *shape, refusal why):
+cdef object _rejected(layout *shape, refusal why, key):
     plan = (<_Layout>shape.owner).plan
     reason = "malformed" if why.status == MALFORMED else REASONS[why.status]
-    return Rejected(plan, plan.columns[why.column].name, reason, bool(shape.columns[why.column].in_identity))
+    return Rejected(plan, plan.columns[why.column].name, reason, bool(shape.columns[why.column].in_identity), key)

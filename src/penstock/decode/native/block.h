@@ -27,6 +27,7 @@ typedef struct {
     buffer values;
     size_t mark; /* where the last row's value begins, of columns whose width varies */
     uint64_t unfit[REASON_COUNT];
+    size_t example[REASON_COUNT]; /* where the key of the first row counted there stands in the block's `names` */
 } cells;
 
 /* An unchanged value that its row does not know. */
@@ -81,6 +82,10 @@ typedef struct {
     int status; /* enum status; OK where it was */
     uint32_t column;
 } refusal;
+
+static inline const field *placed(const field *tuple, const int32_t *place, uint32_t index) {
+    return place[index] < 0 ? &null_field : &tuple[place[index]];
+}
 
 static void block_free(block *b) {
     size_t i;
@@ -248,6 +253,38 @@ static inline int block_finish_row(block *b, const stamp *s, uint64_t text_bytes
     return 1;
 }
 
+/* Keep the identity's texts; where they stand goes to `name`. */
+static int keep_key(block *b, const field *tuple, const int32_t *place, size_t *name) {
+    size_t i;
+    *name = b->names.len;
+    for (i = 0; i < b->shape->identity_count; i++) {
+        const field *f = placed(tuple, place, b->shape->identity[i]);
+        size_t len = f->kind == FIELD_TEXT ? f->len : 0;
+        if (!buffer_append(&b->names, &len, sizeof len) || !buffer_append(&b->names, f->data, len)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* The row being appended has unfit values: where they are the first of their column and reason, its key is an example. */
+static int keep_examples(block *b, const field *tuple, const int32_t *place) {
+    size_t i, name = 0;
+    int kept = 0;
+    for (i = 0; i < b->unfit_cells.len; i += sizeof(unfit_cell)) {
+        unfit_cell found;
+        memcpy(&found, b->unfit_cells.data + i, sizeof found);
+        if (b->columns[found.column].unfit[found.reason - 1] == 0) {
+            if (!kept && !keep_key(b, tuple, place, &name)) {
+                return 0;
+            }
+            kept = 1;
+            b->columns[found.column].example[found.reason - 1] = name;
+        }
+    }
+    return 1;
+}
+
 /* Append the columns of a row: `place[i]` is the tuple's field for column i, -1 for none (NULL). `text_bytes` counts the texts.
  * The row is not counted before block_finish_row. What was appended for a refused row is taken back. */
 static inline refusal block_append_columns(block *b, const field *tuple, const int32_t *place, uint64_t *text_bytes) {
@@ -272,6 +309,11 @@ static inline refusal block_append_columns(block *b, const field *tuple, const i
             return out;
         }
     }
+    if (__builtin_expect(b->unfit_cells.len != 0, 0) && !keep_examples(b, tuple, place)) {
+        block_take_back(b, count);
+        b->holes.len = holes;
+        out.status = NO_MEMORY;
+    }
     *text_bytes = bytes;
     return out;
 }
@@ -295,6 +337,10 @@ static refusal block_append_tombstone(block *b, const field *old, const int32_t 
             block_take_back(b, i + 1);
             return out;
         }
+    }
+    if (b->unfit_cells.len && !keep_examples(b, old, place)) {
+        block_take_back(b, count);
+        out.status = NO_MEMORY;
     }
     return out;
 }

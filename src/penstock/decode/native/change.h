@@ -38,27 +38,17 @@ static inline outcome no_memory(void) {
     return refused(why);
 }
 
-static inline const field *placed(const field *tuple, const int32_t *place, uint32_t index) {
-    return place[index] < 0 ? &null_field : &tuple[place[index]];
-}
-
-/* Keep the identity's texts; where they stand goes to `name`. */
+/* Keep the identity's texts, which must all be there. */
 static outcome keep_name(block *b, const field *tuple, const int32_t *place, size_t *name) {
     size_t i;
-    *name = b->names.len;
     for (i = 0; i < b->shape->identity_count; i++) {
         uint32_t index = b->shape->identity[i];
-        const field *f = placed(tuple, place, index);
-        size_t len = f->kind == FIELD_TEXT ? f->len : 0;
-        if (f->kind == FIELD_UNCHANGED) {
+        if (placed(tuple, place, index)->kind == FIELD_UNCHANGED) {
             outcome out = {CHANGE_NAMELESS, {OK, index}};
             return out;
         }
-        if (!buffer_append(&b->names, &len, sizeof len) || !buffer_append(&b->names, f->data, len)) {
-            return no_memory();
-        }
     }
-    return done;
+    return keep_key(b, tuple, place, name) ? done : no_memory();
 }
 
 /* The row appended last has holes from `first` on, or none and is named all the same. `before` is the tuple with its identity before the change. */
@@ -141,12 +131,12 @@ static inline int old_is_whole(const relation *r, int marked_full) {
     return r->shape->keyless || (marked_full && r->old_is_full);
 }
 
-/* Which columns of the key differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
+/* Which columns of those to compare differ from the row appended last: 1 any, 2 one of the identity; *why where it cannot be told. */
 static int compare_old(block *b, const relation *r, const field *old, int whole, refusal *why) {
     size_t i;
     int differs = 0;
-    for (i = 0; i < b->shape->key_count; i++) {
-        uint32_t index = b->shape->key[i];
+    for (i = 0; i < b->shape->compared_count; i++) {
+        uint32_t index = b->shape->compared[i];
         if (!whole && !b->shape->columns[index].in_identity) {
             continue;
         }

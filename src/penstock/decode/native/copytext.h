@@ -27,6 +27,7 @@ typedef struct {
     int escaped; /* the row has values in `unescaped` */
     size_t width;
     refusal why;
+    size_t refused_key; /* of its row, in the block's `names` */
 } copy_state;
 
 static void copy_free(copy_state *c) {
@@ -198,7 +199,8 @@ static int append_copied(copy_state *c) {
     }
     c->why = block_append_columns(c->pending, c->fields, c->place, &text_bytes);
     if (c->why.status != OK) {
-        return c->why.status == NO_MEMORY ? COPY_NO_MEMORY : COPY_REFUSED;
+        int named = c->why.status != NO_MEMORY && keep_key(c->pending, c->fields, c->place, &c->refused_key);
+        return named ? COPY_REFUSED : COPY_NO_MEMORY;
     }
     if (c->shape->event_log) {
         s.ordinal = c->ordinal++;

@@ -75,7 +75,7 @@ cdef class CopyDecoder:
             raise self._error("a value ends with a lone backslash")
         if status == COPY_WIDTH:
             raise self._error(f"a row has {self.state.width} columns instead of {self.layout.shape.count}")
-        raise refused_row(_rejected(&self.layout.shape, self.state.why))
+        raise _rejected(&self.layout.shape, self.state.why, _name(self.state.pending, self.state.refused_key)).error
 
     cdef object _error(self, problem):
         return FrameError(f"COPY of {self.layout.plan.table.full_name}: {problem}", hint=_COPY_HINT)

@@ -46,7 +46,7 @@ cdef extern from "native/layout.h" nogil:
     ctypedef struct layout:
         size_t count
         column *columns
-        uint32_t *key
+        uint32_t *compared
         size_t identity_count
         uint32_t *identity
         int keyless
@@ -57,12 +57,12 @@ cdef extern from "native/layout.h" nogil:
         size_t slot
         void *spare
         void *owner
-    int layout_start(layout *l, size_t count, size_t key, size_t identity)
+    int layout_start(layout *l, size_t count, size_t compared, size_t identity)
     void layout_free(layout *l)
     void column_free(column *c)
     int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out)
 
-cdef extern from "native/nested.h" nogil:
+cdef extern from "native/spread.h" nogil:
     int MOST_LEVELS
     int spread_cells(const column *c, const uint8_t *cells, size_t len, buffer *out)
 
@@ -72,7 +72,8 @@ cdef extern from "native/block.h" nogil:
     ctypedef struct cells:
         buffer nulls
         buffer values
-        uint64_t unfit[4]
+        uint64_t unfit[8]
+        size_t example[8]
     ctypedef struct hole:
         uint32_t column
         int filled
@@ -127,6 +128,7 @@ cdef extern from "native/copytext.h" nogil:
         uint64_t ordinal
         size_t width
         refusal why
+        size_t refused_key
     int copy_start(copy_state *c, layout *shape, uint64_t first_ordinal)
     void copy_free(copy_state *c)
     int copy_receive(copy_state *c, const uint8_t *chunk, size_t len)

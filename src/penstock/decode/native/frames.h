@@ -32,7 +32,7 @@ enum event_kind { EVENT_NONE, EVENT_RELATION, EVENT_TRUNCATE, EVENT_BATCH, EVENT
 
 typedef struct {
     int kind;
-    const uint8_t *frame; /* EVENT_RELATION, EVENT_TRUNCATE: its payload */
+    const uint8_t *frame; /* EVENT_RELATION, EVENT_TRUNCATE, EVENT_REJECTED: its payload */
     size_t len;
     uint64_t version_high, ordinal; /* EVENT_TRUNCATE */
     block *full;                    /* EVENT_BATCH */
@@ -425,7 +425,7 @@ static inline int rows_appended(stream *s, table *t) {
 }
 
 static int reject(stream *s, layout *shape, refusal why) {
-    event e = {EVENT_REJECTED, NULL, 0, 0, 0, NULL, shape, why};
+    event e = {EVENT_REJECTED, s->frame, s->frame_len, 0, 0, NULL, shape, why};
     unbind_shape(s, shape);
     return push(s, &e) ? STEP_IDLE : STEP_NO_MEMORY;
 }

@@ -1,4 +1,4 @@
-/* A plan made ready: which codec writes which column, which columns are key and identity. It does not change. */
+/* A plan made ready: which codec writes which column, which columns are compared and which are the identity. It does not change. */
 #ifndef PENSTOCK_LAYOUT_H
 #define PENSTOCK_LAYOUT_H
 
@@ -55,8 +55,8 @@ typedef struct column {
 typedef struct {
     size_t count;
     column *columns;
-    size_t key_count;
-    uint32_t *key;
+    size_t compared_count;
+    uint32_t *compared;  /* of an UPDATE: one of them changed makes two rows */
     size_t identity_count;
     uint32_t *identity;
     int keyless;
@@ -83,22 +83,22 @@ static void layout_free(layout *l) {
         column_free(&l->columns[i]);
     }
     free(l->columns);
-    free(l->key);
+    free(l->compared);
     free(l->identity);
     memset(l, 0, sizeof *l);
 }
 
-static int layout_start(layout *l, size_t count, size_t key, size_t identity) {
+static int layout_start(layout *l, size_t count, size_t compared, size_t identity) {
     memset(l, 0, sizeof *l);
     l->columns = calloc(count + 1, sizeof *l->columns);
-    l->key = calloc(key + 1, sizeof *l->key);
+    l->compared = calloc(compared + 1, sizeof *l->compared);
     l->identity = calloc(identity + 1, sizeof *l->identity);
-    if (!l->columns || !l->key || !l->identity) {
+    if (!l->columns || !l->compared || !l->identity) {
         layout_free(l);
         return 0;
     }
     l->count = count;
-    l->key_count = key;
+    l->compared_count = compared;
     l->identity_count = identity;
     return 1;
 }

@@ -175,15 +175,21 @@ cdef class StreamDecoder:
         cdef event e = found[0]  # what follows may add others
         if e.kind == EVENT_BATCH:
             return self._batch(e.full)
-        if e.kind == EVENT_REJECTED:
-            return _rejected(e.shape, e.why)
         message = parse(e.frame[:e.len])
+        if e.kind == EVENT_REJECTED:
+            return _rejected(e.shape, e.why, self._key(e.shape, message))
         if e.kind == EVENT_RELATION:
             if not announce(&self.state, message.oid, len(message.columns)):
                 raise MemoryError
             return message
         version = <object>e.version_high << 64 | e.ordinal
         return Truncate(message.oids, version, message.cascade, message.restart_identity)
+
+    cdef tuple _key(self, layout *shape, message):
+        """Of the row that a rejected change is about."""
+        cdef relation *found = find_relation(&self.state, message.oid)
+        plan = (<_Layout>shape.owner).plan
+        return key_of([(found.place[i], i) for i in plan.identity if found.place[i] >= 0], plan, message)
 
     cdef object _batch(self, block *rows):
         try:
