@@ -76,7 +76,8 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
         self._counting = threading.Lock()
-        self._doubt = Doubt(record.doubt, self._copied_until, self._keep_doubt, exact=plan.at_seam)
+        kept = 0 if plan.event_log else record.doubt  # there a stored value of its moment is better than one of today
+        self._doubt = Doubt(kept, self._copied_until, self._keep_doubt, exact=plan.at_seam)
         self._flushed_at = 0.0
         again = plan.at_seam and record.state in (State.WAITING, State.COPYING)  # its snapshot is gone, or never was
         self.gate = Gate(around.position, around.reopen, shut=again)
