@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import copying, decoding, latency, memory, report, streaming, updating
+from benchmarks import by_type, copying, decoding, latency, memory, report, streaming, updating
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stage import Stage
 from penstock.decode import implementation
@@ -33,6 +33,7 @@ GROUPS = {
     "latency": latency,
     "memory": memory,
     "decode": decoding,
+    "types": by_type,
 }
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"

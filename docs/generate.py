@@ -222,6 +222,8 @@ TYPES_END = f"""\
   either side, whole numbers for `numeric(p, 0)`, `DateTime64(6, '…')` in another time zone, and arrays of these. For
   a numeric without a declaration any Decimal may be named. `bytea` and `json` in `[settings]` choose the form of
   these types for the whole pipe.
+* **The server's time zone.** A `timestamp` has none: it is shown as PostgreSQL prints it. On a ClickHouse whose time zone is not
+  UTC it is therefore a `DateTime64(6, 'UTC')` too.
 * **The server's range.** Dates and times have the range of the server, which is asked once: the years 1900 to 2299 in
   older ones; 1 to 9999 from ClickHouse 26.7 on for `DateTime64`, from 26.9 on for `Date32`. Where there is no
   `Time64` (before 26.1), `time` is a `String`. `penstock check` and the log of a run name the columns that hold less

@@ -44,8 +44,8 @@ def of_stream(
             seen.append((stream.changes, stream.transactions, stream.reply_requested))
             if take_each and number % take_each == 0:
                 seen.extend(_checked(stream.take(oid)) for oid in tables)
-    except FrameError:
-        seen.append("FrameError")
+    except FrameError as error:
+        seen.append(f"FrameError: {error.message} {error.hint}")
     else:
         seen.extend(_checked(stream.take(oid)) for oid in tables)
     return seen
@@ -62,14 +62,9 @@ def of_copy(module: ModuleType, plan: Plan, chunks: Sequence[bytes], limits: tup
                 seen.append(_checked(copy.take()))
         copy.finish()
     except (FrameError, BadDataError, UnfitKeyError, UnfitValueError) as error:
-        seen.append((type(error), _column_named(error.message)))
+        seen.append(f"{type(error).__name__}: {error.message} {error.hint}")
     seen.append(_checked(copy.take()))
     return seen
-
-
-def _column_named(message: str) -> str:
-    parts = message.split('"')
-    return parts[1] if len(parts) > 1 else ""
 
 
 def _checked(item: Any) -> Any:

@@ -124,6 +124,7 @@ class Capabilities:
     time64: bool
     json: bool = False  # the type JSON, also Nullable, without a setting; and it says which values it refuses
     embedded: bool = False
+    utc: bool = True  # its time zone: what a DateTime64 without one of its own is shown in
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +200,15 @@ def _date(_type: Type, server: Capabilities, _forms: Forms) -> Target:
     return Target(codec, "Date32", "Date32", unfit="dates outside the server's range, BC, ±infinity: the nearest bound")
 
 
+_IN_UTC = "DateTime64(6, 'UTC')"
+
+
 def _timestamp(name: str) -> Callable[[Type, Capabilities, Forms], Target]:
     def build(_type: Type, server: Capabilities, _forms: Forms) -> Target:
         low, high = server.datetime64
         codec = Codec(Kind.DATETIME64, 8, minimum=low, maximum=high)
-        return Target(codec, name, name, unfit="times outside the server's range, BC, ±infinity: the nearest bound")
+        shown = name if server.utc else _IN_UTC
+        return Target(codec, shown, shown, unfit="times outside the server's range, BC, ±infinity: the nearest bound")
 
     return build
 
@@ -254,7 +259,7 @@ ROWS: tuple[Row, ...] = (
     Row(("uuid",), _fixed(Kind.UUID, 16, "UUID"), "all", "c0ffee00-0000-4000-8000-000000000001"),
     Row(("date",), _date, _YEARS, "2024-02-29"),
     Row(("timestamp",), _timestamp("DateTime64(6)"), _YEARS, "2024-02-29 12:00:00.5"),
-    Row(("timestamptz",), _timestamp("DateTime64(6, 'UTC')"), _YEARS, "2024-02-29 12:00:00.5+00"),
+    Row(("timestamptz",), _timestamp(_IN_UTC), _YEARS, "2024-02-29 12:00:00.5+00"),
     Row(("time",), _time, "all, 24:00:00 too", "23:59:59.999999"),
     Row(("json", "jsonb"), _json, "all, byte for byte", '{"a": [1, 2.50]}'),
     Row(("hstore",), Target(Codec(Kind.MAP, 0), _MAP, _MAP, unfit="NULL: empty"), "all", '"a"=>"1", "b"=>NULL'),

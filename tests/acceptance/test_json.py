@@ -86,21 +86,20 @@ def test_copy_insert_update_and_unchanged_values_agree(case: Case) -> None:
     assert not [line for line in said if TWICE in line or "k" in line.partition("fix=")[0].split("table=")[1]]
 
 
-def test_each_value_is_counted_once_and_stops_its_table_where_it_is_to(embedded: Case) -> None:
-    embedded.database.execute(
+def test_each_value_is_counted_once_and_stops_its_table_where_it_is_to(served: Case) -> None:
+    served.database.execute(
         "create table t (id int primary key, a json)",
         f"insert into t select i, case when i % 10 = 0 then '{TWICE}' when i % 10 = 1 then '[]' else '{{}}' end::json"
         " from generate_series(1, 1000) i",
     )
-    embedded.define(settings='json = "json"\nnullable = false\nmax_batch_rows = 100')
-    assert embedded.penstock("check", str(embedded.file)).returncode == 0
-    assert counters(embedded) == {"unfit a: no object": 100, "unfit a: refused by JSON": 100}
-    assert embedded.query("select toString(a), count() from t_current group by a") == [["{}", "1000"]]
-    embedded.database.execute(f"insert into t values (2000, '{TWICE}'), (2001, '{{}}')", f"update t set a = '{TWICE}'")
-    assert counters(embedded) == {"unfit a: refused by JSON": 1003}
-    embedded.define(settings='json = "json"\nnullable = false\non_unfit = "fail"')
-    embedded.database.execute(f"insert into t values (3000, '{TWICE}')")
-    done = embedded.penstock("run", str(embedded.file), "--once", "--json")
+    served.define(settings='json = "json"\nnullable = false\nmax_batch_rows = 400')
+    assert counters(served) == {"unfit a: no object": 100, "unfit a: refused by JSON": 100}
+    assert served.query("select toString(a), count() from t_current group by a") == [["{}", "1000"]]
+    served.database.execute(f"insert into t values (2000, '{TWICE}'), (2001, '{{}}')", f"update t set a = '{TWICE}'")
+    assert counters(served) == {"unfit a: refused by JSON": 1003}
+    served.define(settings='json = "json"\nnullable = false\non_unfit = "fail"')
+    served.database.execute(f"insert into t values (3000, '{TWICE}')")
+    done = served.penstock("run", str(served.file), "--once", "--json")
     assert done.returncode == 1
     (table,) = json.loads(done.stdout)["tables"]
     assert_named(table, "id = 3000")

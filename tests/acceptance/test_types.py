@@ -117,14 +117,14 @@ def test_copy_insert_and_update_agree(case: Case) -> None:
 
 
 @pytest.mark.pg("== 15")
-def test_what_an_array_cannot_hold_is_counted(embedded: Case) -> None:
-    embedded.database.execute(
+def test_what_an_array_cannot_hold_is_counted(served: Case) -> None:
+    served.database.execute(
         "create table t (id int primary key, a int[][])", "insert into t values (1, '{1,2}'), (2, null), (3, '{{5}}')"
     )
-    embedded.define()
-    with embedded.running():
-        embedded.wait_for("select count() from t_current", 3)
-    assert embedded.query("select a from t_current order by id") == [["[]"], ["[]"], ["[[5]]"]]
-    embedded.database.execute("alter table t replica identity default", "insert into t values (4, '{{1},{2}}')")
-    embedded.once()
-    assert embedded.query("select toString(a) from t_current where id = 4") == [["[[1],[2]]"]]
+    served.define()
+    with served.running():
+        served.wait_for("select count() from t_current", 3)
+    assert served.query("select a from t_current order by id") == [["[]"], ["[]"], ["[[5]]"]]
+    served.database.execute("alter table t replica identity default", "insert into t values (4, '{{1},{2}}')")
+    served.once()
+    assert served.query("select toString(a) from t_current where id = 4") == [["[[1],[2]]"]]

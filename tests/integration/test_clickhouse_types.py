@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_clickhouse import batch_of
+from tests.fix_clickhouse import Place, batch_of, destination_of
+from tests.plans import pipe_of, table_of
 
 from penstock.batch import Unfit
-from penstock.clickhouse import capabilities, lookup
+from penstock.clickhouse import capabilities, ddl, lookup
+from penstock.clickhouse.client import Client
 from penstock.clickhouse.writer import Writer
+from penstock.pipeline import older
+from penstock.plan import compile_plan
 from penstock.typemap import Forms, target_of
 
 if TYPE_CHECKING:
-    from tests.fix_clickhouse import Place
+    from pathlib import Path
+
+    from tests.servers.clickhouse import ClickHouseServer
 
 NINES = "9" * 38
 TYPES: dict[str, list[tuple[str, str]]] = {
@@ -53,6 +62,10 @@ TYPES: dict[str, list[tuple[str, str]]] = {
     "vector[]": [('{"[1,2]","[3,4]"}', "[[1,2],[3,4]]")],
     "hstore": [('"a"=>"1", "b"=>NULL', "{'a':'1','b':NULL}"), ("", "{}")],
     "hstore[]": [('{"\\"a\\"=>\\"1\\"",""}', "[{'a':'1'},{}]")],
+    "hstore[][]": [
+        ('{{"\\"a\\"=>\\"1\\", \\"b\\"=>NULL",""},{"\\"c\\"=>\\"2\\"",""}}', "[[{'a':'1','b':NULL},{}],[{'c':'2'},{}]]")
+    ],
+    "vector[][]": [('{{"[1,2]","[3]"},{"[4]","[5]"}}', "[[[1,2],[3]],[[4],[5]]]")],
     "vector": [("[1,2.5,-3]", "[1,2.5,-3]")],
     "sparsevec": [("{1:0.5,3:2}/4", "[0.5,0,2,0]")],
     "geometry": [("0101000020E6100000000000000000F03F0000000000000040", "SRID=4326;POINT(1 2)")],
@@ -153,3 +166,38 @@ def test_null_stays_null_in_a_column_with_a_default(place: Place) -> None:
     plan = place.table("id int4, a int4")
     Writer(place.client, place.database).insert(batch_of(plan, ("1", None)))
     assert place.rows("select id, a from {db}.t") == [(1, None)]
+
+
+def test_a_timestamp_is_shown_as_it_is_whatever_the_time_zone(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    destination = destination_of(clickhouse_server, "abroad")
+    with closing(Client.open(destination, scratch=tmp_path)) as client:
+        place = Place(client, f"zone_{os.getpid()}", destination)
+        place.run("create database {db}")
+        plan = place.table("id int4, a timestamp, b timestamp[], c timestamptz")
+        moment = "2024-07-01 12:00:00"
+        Writer(client, place.database).insert(batch_of(plan, ("1", moment, f'{{"{moment}"}}', f"{moment}+00")))
+        shown = place.rows("select timezone(), toString(a), toString(b), toString(c) from {db}.t")
+        place.run("drop database {db} sync")
+    assert shown == [("Europe/Berlin", f"{moment}.000000", f"['{moment}.000000']", f"{moment}.000000")]
+
+
+def test_what_a_table_has_without_a_time_zone_is_kept(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:
+    destination = destination_of(clickhouse_server, "abroad")
+    with closing(Client.open(destination, scratch=tmp_path)) as client:
+        place = Place(client, f"kept_{os.getpid()}", destination)
+        place.run("create database {db}")
+        server = capabilities.ask(client)
+        assert not server.utc
+        pipe = pipe_of()
+        named = pipe.model_copy(
+            update={"destination": pipe.destination.model_copy(update={"database": place.database})}
+        )
+        made, wanted = (
+            compile_plan(table_of("id int4, a timestamp"), named, replace(server, utc=utc)) for utc in (True, False)
+        )
+        ddl.ensure_table(client, place.database, made)
+        kept = older.as_stored(client, named, wanted, server)
+        place.run("drop database {db} sync")
+    assert kept.columns == made.columns != wanted.columns

@@ -31,7 +31,8 @@ _USER = """\
 """
 _USERS = """\
 <clickhouse>
-<profiles><default>{settings}</default><readonly><readonly>1</readonly></readonly></profiles><quotas><default/></quotas>
+<profiles><default>{settings}</default><readonly><readonly>1</readonly></readonly>
+<abroad><session_timezone>Europe/Berlin</session_timezone></abroad></profiles><quotas><default/></quotas>
 <users>
 <default><no_password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></default>
 {users}</users>
@@ -53,9 +54,9 @@ _LISTEN = (
 class ClickHouseServer:
     """A ClickHouse server, running after ``start()``.
 
-    Users: ``default`` and ``penstock`` may do everything, ``limited`` only SELECT, ``reader`` is read-only; all but
-    ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config`` more of the server's own XML,
-    ``engine`` is the release.
+    Users: ``default`` and ``penstock`` may do everything, ``limited`` only SELECT, ``reader`` is read-only, ``abroad`` sees
+    times in the time zone of Berlin; all but ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config``
+    more of the server's own XML, ``engine`` is the release.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ClickHouseServer:
             "penstock": ("default", ""),
             "limited": ("default", "<grants><query>GRANT SELECT ON *.*</query></grants>"),
             "reader": ("readonly", ""),
+            "abroad": ("abroad", ""),
         }
         (self._home / "users.xml").write_text(
             _USERS.format(

@@ -14,11 +14,14 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from tests.servers.postgres_binaries import PASSWORD, SUPERUSER, binaries, copy_data, run_as, template
+
+if TYPE_CHECKING:
+    from tests.servers.postgres_extensions import Build
 
 SETTINGS = {
     "wal_level": "logical",
@@ -45,15 +48,18 @@ _starter = ThreadPoolExecutor(1, "server-starter")
 class PostgresServer:
     """A PostgreSQL of major version ``version``, running after ``start()``. ``settings`` are postgresql.conf's, over SETTINGS.
 
-    ``hba`` is pg_hba.conf; it must let the superuser in by password over TCP.
+    ``hba`` is pg_hba.conf; it must let the superuser in by password over TCP. ``build``: other programs of that version.
     """
 
-    def __init__(self, version: int, settings: dict[str, str] | None = None, hba: str = HBA) -> None:
+    def __init__(
+        self, version: int, settings: dict[str, str] | None = None, hba: str = HBA, build: Build | None = None
+    ) -> None:
         self._hba = hba
         self.version = version
         self.settings = {**SETTINGS, **(settings or {})}
         self.port = 0
-        self._programs = binaries(version)
+        self._programs = build.programs if build else binaries(version)
+        self._libraries = {"LD_LIBRARY_PATH": str(build.libraries)} if build and build.libraries else {}
         self._home = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
         self._data = self._home / "data"
         copy_data(template(version), self._data)
@@ -122,6 +128,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env={**os.environ, **self._libraries},
                 preexec_fn=_die_with_parent,
                 **run_as(),
             ).result()

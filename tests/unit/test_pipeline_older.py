@@ -49,6 +49,15 @@ def test_nothing_is_said_on_the_newest_and_on_newer_ones() -> None:
     assert said(columns, replace(NEWEST, version="99.1", date32=(low - 1000, high + 1000))) == []
 
 
+def test_a_timestamp_that_is_shown_in_another_time_zone() -> None:
+    abroad = replace(NEWEST, utc=False)
+    assert said("id int4, at timestamp, all_of_them timestamp[], seen timestamptz", abroad) == []
+    kept = compile_plan(table_of("id int4, at timestamp"), pipe_of(), NEWEST)  # as an older Penstock made it
+    (found,) = narrower(pipe_of(), [kept], abroad)
+    assert found.problem == "DateTime64(6) in place of DateTime64(6, 'UTC'): public.t.at"
+    assert "resync" in found.fix
+
+
 def test_many_columns_are_counted() -> None:
     (problem,) = said("id int4, " + ", ".join(f"c{number} time" for number in range(25)), OLD)
     assert problem.endswith("public.t.c19 and 5 more")

@@ -12,6 +12,7 @@ from penstock.typemap import Capabilities
 if TYPE_CHECKING:
     from penstock.clickhouse.client import Client
 
+_UTC = ("UTC", "UCT", "Universal", "Zulu")
 OLDEST = (24, 8)
 """The oldest release that the tests run on."""
 
@@ -34,7 +35,7 @@ _ALLOWED = "select count() from system.settings where name = 'enable_time_time64
 
 def ask(client: Client) -> Capabilities:
     """Ask a server what it can hold. Raises DestinationError when it cannot be asked, or is too old."""
-    ((version,),) = client.rows("select version()")
+    ((version, zone),) = client.rows("select version(), timezone()")
     if problem := too_old(version):
         raise DestinationRefusedError(f"{client.name}: {problem}", hint="Upgrade ClickHouse.")
     return Capabilities(
@@ -44,6 +45,7 @@ def ask(client: Client) -> Capabilities:
         time64=_counted(client, _TIME64) and not _counted(client, _ALLOWED),
         json=_can(client, _JSON),
         embedded=client.embedded,
+        utc=zone.rpartition("/")[2] in _UTC,
     )
 
 

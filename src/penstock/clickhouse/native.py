@@ -26,6 +26,7 @@ _WIDTHS = {
     "UInt128": 16,
 }
 _DECIMAL = re.compile(r"Decimal\((\d+),")
+_VECTOR = "Array(Float32)"  # a value by itself; every other Array within an Array is its next dimension
 
 
 def read_blocks(body: bytes) -> Iterator[list[list[Value]]]:
@@ -91,18 +92,12 @@ def _items(body: bytes, place: int, type_: str, count: int) -> tuple[list[bytes]
         values, place = _column(body, place, value_type, count)
         return [key.whole + bytes([value.null]) + value.whole for key, value in zip(keys, values, strict=True)], place
     inner = type_.removeprefix("Array(")[:-1]
-    if inner.startswith("Array(") and _innermost(inner).startswith("Nullable("):
+    if inner.startswith("Array(") and inner != _VECTOR:
         return _cells(body, place, inner, count)
     elements, place = _column(body, place, inner, count)
     if inner.startswith("Nullable("):
         return [bytes([element.null]) + element.whole for element in elements], place
     return [element.whole for element in elements], place
-
-
-def _innermost(type_: str) -> str:
-    while type_.startswith("Array("):
-        type_ = type_.removeprefix("Array(")[:-1]
-    return type_
 
 
 def _width(type_: str) -> int:

@@ -5,7 +5,7 @@ Rows are decoded in C without the interpreter (native/*.h); here its results bec
 a time: a second one that comes while it works gets a RuntimeError.
 
     buffer.h ─ integers.h floats.h decimal.h moments.h texts.h geometry.h     one value's text to its encoding
-             └ layout.h ─ nested.h                                            a plan's codecs, arrays and maps of them
+             └ layout.h ─ nested.h ─ spread.h                                 a plan's codecs, arrays and maps of them
                         └ block.h ─ fold.h                                    rows in columns, holes filled
                                   └ change.h ─ frames.h ─ stream.h            pgoutput
                                              └ copytext.h                     COPY
@@ -15,7 +15,7 @@ from penstock.batch import REASONS, Batch, EncodedColumn, Hole, Rejected, Trunca
 from penstock.decode import codecs as _codecs
 from penstock.decode.binding import key_of
 from penstock.decode.pgoutput import parse
-from penstock.decode.spread import spreading
+from penstock.decode.spread import cut_off, spreading
 from penstock.errors import FrameError
 from penstock.plan import Shape
 from penstock.typemap import Kind

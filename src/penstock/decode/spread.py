@@ -1,7 +1,8 @@
 """From cells to Native columns: what stands row after row while a batch is put together goes column after column into the block.
 
 An Array is the running total of its elements, row by row, then its elements as a column of their own; a Map is an array of keys
-and values (ClickHouse manual, Formats, Native). The cells are described at ``typemap.NESTED``.
+and values (ClickHouse manual, Formats, Native). The cells are described at ``typemap.NESTED``. They also come back from ClickHouse:
+every length is looked at before it is trusted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.errors import BadDataError
 from penstock.typemap import Codec, Kind
 
 if TYPE_CHECKING:
@@ -30,12 +32,23 @@ def _with_objects(values: bytes) -> bytes:
 
 
 def spread(codec: Codec, values: bytes) -> bytes:
-    """The Native column of cells."""
+    """The Native column of cells. Raises BadDataError for what are none."""
     node = _node(codec)
     place = 0
-    while place < len(values):
-        place = node.take(values, place)
+    try:
+        while place < len(values):
+            place = node.take(values, place)
+    except (ValueError, IndexError):
+        raise cut_off() from None
     return b"".join(node.pieces())
+
+
+def cut_off() -> BadDataError:
+    """What is wrong with cells that do not hold what they say."""
+    return BadDataError(
+        "an array, map or vector is not encoded as it should be",
+        hint="This is a mistake of Penstock: please report it.",
+    )
 
 
 class _Node(Protocol):
@@ -67,6 +80,8 @@ class _Plain:
         else:
             length, start = _varint(data, place)
             end = start + length
+        if end > len(data):
+            raise ValueError("cut off")
         self._values += data[place:end]
         return end
 
@@ -84,14 +99,15 @@ class _Lists:
         self._inner = inner
 
     def take(self, data: bytes, place: int) -> int:
-        length, place = _varint(data, place)
-        if length:
-            return self._list(data, place, 0)
-        self._end(0, 0)
-        return place
+        cell, end = _cell(data, place)
+        if cell:
+            _used_up(cell, self._list(cell, 0, 0))
+        else:
+            self._end(0, 0)
+        return end
 
     def _list(self, data: bytes, place: int, level: int) -> int:
-        count, place = int.from_bytes(data[place : place + 4], "little"), place + 4
+        count, place = _count(data, place)
         for _ in range(count):
             if level + 1 < len(self._totals):
                 place = self._list(data, place, level + 1)
@@ -124,22 +140,41 @@ class _Pairs:
         self._nulls = bytearray()
 
     def take(self, data: bytes, place: int) -> int:
-        length, place = _varint(data, place)
-        count = int.from_bytes(data[place : place + 4], "little") if length else 0
-        place += 4 if length else 0
+        cell, end = _cell(data, place)
+        count, place = _count(cell, 0) if cell else (0, 0)
         for _ in range(count):
-            place = self._keys.take(data, place)
-            self._nulls.append(data[place])
-            place = self._values.take(data, place + 1)
+            place = self._keys.take(cell, place)
+            self._nulls.append(cell[place])
+            place = self._values.take(cell, place + 1)
+        _used_up(cell, place)
         self._total += count
         self._offsets += self._total.to_bytes(8, "little")
-        return place
+        return end
 
     def pieces(self) -> Iterator[bytes | bytearray]:
         yield self._offsets
         yield from self._keys.pieces()
         yield self._nulls
         yield from self._values.pieces()
+
+
+def _cell(data: bytes, place: int) -> tuple[bytes, int]:
+    """What stands in the cell that begins there, and where it ends."""
+    length, start = _varint(data, place)
+    if start + length > len(data):
+        raise ValueError("cut off")
+    return data[start : start + length], start + length
+
+
+def _count(cell: bytes, place: int) -> tuple[int, int]:
+    if place + 4 > len(cell):
+        raise ValueError("cut off")
+    return int.from_bytes(cell[place : place + 4], "little"), place + 4
+
+
+def _used_up(cell: bytes, place: int) -> None:
+    if place != len(cell):
+        raise ValueError("something is left over")
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

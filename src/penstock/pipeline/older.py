@@ -34,6 +34,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NULLABLE = re.compile(r"\bNullable\(((?:[^()]|\([^()]*\))*)\)")
 _SHOWN = 20  # columns, before the rest is only counted
 _TEXT_FIX = "Every value is kept, as PostgreSQL prints it. After an upgrade of ClickHouse: penstock resync."
+_ZONE_FIX = "It is shown in the time zone of the server, not as PostgreSQL has it, until: penstock resync."
 _RANGE_FIX = (
     "A newer ClickHouse holds more. Here what is outside becomes the nearest bound, and is counted; "
     'types = { column = "String" } in the options of the table keeps it as PostgreSQL prints it.'
@@ -41,12 +42,12 @@ _RANGE_FIX = (
 
 
 def as_stored(client: Client, pipe: Pipe, plan: Plan, server: Capabilities) -> Plan:
-    """The plan, but for columns that stand in the table with the type that an older server gave them.
+    """The plan, but for columns that stand in the table with the type that an older server gave them, or one in UTC.
 
     So a table outlives an upgrade of ClickHouse: a time or JSON that became String there goes on as String.
     """
     try:
-        older = compile_plan(plan.table, pipe, replace(server, time64=False, json=False))
+        older = compile_plan(plan.table, pipe, replace(server, time64=False, json=False, utc=True))
     except ConfigError:  # Time64 is asked for by name
         return plan
     if older.columns == plan.columns:
@@ -79,11 +80,14 @@ def _widest(server: Capabilities) -> Capabilities:
         NEWEST,
         date32=(min(NEWEST.date32[0], server.date32[0]), max(NEWEST.date32[1], server.date32[1])),
         datetime64=(min(NEWEST.datetime64[0], server.datetime64[0]), max(NEWEST.datetime64[1], server.datetime64[1])),
+        utc=server.utc,
     )
 
 
 def _less(ours: PlanColumn, best: PlanColumn, server: Capabilities) -> tuple[str, str] | None:
     """How a column holds less than it could, and what to do."""
+    if ours.clickhouse != best.clickhouse and ours.codec.kind is best.codec.kind and not server.utc:
+        return f"{_bare(ours.clickhouse)} in place of {_bare(best.clickhouse)}", _ZONE_FIX
     if ours.clickhouse != best.clickhouse:
         return f"{_bare(ours.clickhouse)} in place of {_bare(best.clickhouse)}", _TEXT_FIX
     if ours.codec == best.codec:

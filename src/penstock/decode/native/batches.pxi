@@ -74,12 +74,14 @@ cdef class _Spread:
         cdef const uint8_t *start = values
         cdef size_t length = len(values)
         cdef buffer out
-        cdef int good
+        cdef int status
         out.data, out.len, out.cap = NULL, 0, 0
         with nogil:
-            good = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
+            status = spread_cells(&self.layout.shape.columns[self.index], start, length, &out)
         try:
-            if not good:
+            if status == MALFORMED:
+                raise cut_off()
+            if status != OK:
                 raise MemoryError
             return PyBytes_FromStringAndSize(<char *>out.data, out.len) if out.len else b""
         finally:

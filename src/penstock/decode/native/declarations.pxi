@@ -62,7 +62,7 @@ cdef extern from "native/layout.h" nogil:
     void column_free(column *c)
     int encode_value(const column *c, const uint8_t *s, size_t n, buffer *out)
 
-cdef extern from "native/nested.h" nogil:
+cdef extern from "native/spread.h" nogil:
     int MOST_LEVELS
     int spread_cells(const column *c, const uint8_t *cells, size_t len, buffer *out)
 
