@@ -13,7 +13,7 @@ from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.spill import Spilled, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from penstock.errors import TableError
     from penstock.plan import Plan
@@ -155,16 +155,17 @@ class Batch:
         return sum(len(column.values) + len(column.nulls or b"") for column in self.columns)
 
     def complete(self, fills: Mapping[tuple[int, int], Value]) -> None:
-        """Put values into holes, by (row, column). Holes left over stay the type's zero: their rows must be marked deleted.
+        """Put values into holes, by (row, column). Holes left over become NULL, or the type's zero: their rows must be marked deleted.
 
         No values are missing afterwards: a batch that is sent again must not be filled again.
         """
         for index, column in enumerate(self.columns[: len(self.plan.columns)]):
+            holes = [hole for hole in self.holes if index in hole.columns]
             places = sorted(
-                (hole.offsets[hole.columns.index(index)], hole.row)
-                for hole in self.holes
-                if index in hole.columns and (hole.row, index) in fills
+                (hole.offsets[hole.columns.index(index)], hole.row) for hole in holes if (hole.row, index) in fills
             )
+            if column.nulls is not None:
+                column.nulls = _marked(column.nulls, [hole.row for hole in holes if (hole.row, index) not in fills])
             if places:
                 _fill(
                     column,
@@ -194,11 +195,16 @@ class Batch:
 
     def mark_deleted(self, rows: list[int]) -> None:
         """Turn rows into tombstones: what they were about is gone from the source, and a delete follows in the stream."""
-        place = len(self.plan.columns) + 1
-        flags = bytearray(self.columns[place].values)
-        for row in rows:
-            flags[row] = 1
-        self.columns[place].values = bytes(flags)
+        flags = self.columns[len(self.plan.columns) + 1]
+        flags.values = _marked(flags.values, rows)
+
+
+def _marked(flags: bytes, rows: Iterable[int]) -> bytes:
+    """One byte a row, 1 in these."""
+    marked = bytearray(flags)
+    for row in rows:
+        marked[row] = 1
+    return bytes(marked)
 
 
 def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int, values: Mapping[int, Value]) -> None:

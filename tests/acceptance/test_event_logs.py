@@ -22,18 +22,17 @@ HISTORY = '[tables.options."public.h"]\nshape = "history"'
 
 
 def test_equal_rows_are_all_there(served: Case) -> None:
-    case = served
-    case.database.execute(
+    served.database.execute(
         "create table k (a int, b text, f float8, n numeric(6, 2), big text)",
         "alter table k replica identity full",
         "alter table k alter big set storage external",
         "insert into k select i % 3, nullif('b' || i % 2, 'b1'), case i % 5 when 0 then 'NaN' when 1 then '-0' else '0' end::float8,"
         " i % 2, repeat('big' || i % 2, 1000) from generate_series(1, 300) i",
     )
-    case.define()
-    case.once()
-    case.assert_equal("public.k")
-    case.database.execute(
+    served.define()
+    served.once()
+    served.assert_equal("public.k")
+    served.database.execute(
         "insert into k select * from k where a = 1",
         "update k set a = 7 where ctid in (select ctid from k where a = 0 limit 20)",  # big stays as it is
         "update k set f = '-0' where f = '0' and a = 7",
@@ -45,11 +44,11 @@ def test_equal_rows_are_all_there(served: Case) -> None:
         "insert into k values (null, null, null, null, null), (null, null, null, null, null)",
         "delete from k where ctid = (select max(ctid) from k)",
     )
-    case.once()
-    case.assert_equal("public.k")
-    case.database.execute("truncate k", "insert into k select 1, 'x', 0, 0, 'x' from generate_series(1, 3)")
-    case.once()
-    case.assert_equal("public.k")
+    served.once()
+    served.assert_equal("public.k")
+    served.database.execute("truncate k", "insert into k select 1, 'x', 0, 0, 'x' from generate_series(1, 3)")
+    served.once()
+    served.assert_equal("public.k")
 
 
 @pytest.mark.pg("== 15")

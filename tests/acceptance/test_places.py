@@ -24,21 +24,22 @@ def _tables(case: Case, rows: int) -> None:
         "alter table t alter region set storage external, alter note set storage external",
         f"insert into t select i, 1.5, case when i % 4 > 0 then repeat('r' || i % 3, 1200) end, i % 5, '2024-01-31'::date + i % 50,"
         f" repeat('n' || i, 600) from generate_series(1, {rows}) i",
-        "create table u (code text not null, at timestamptz, v int)",
+        "create table u (code text not null, at timestamptz, v int, doc json, raw jsonb not null default '{}')",
+        "alter table u alter doc set storage external",
         "create unique index u_code on u (code)",
         "alter table u replica identity using index u_code",
-        f"insert into u select 'u' || i, now() + i * interval '1 minute', 0 from generate_series(1, {rows}) i",
+        "insert into u select 'u' || i, now() + i * interval '1 minute', 0, row_to_json(large)"
+        f" from generate_series(1, {rows}) i, lateral (select i as n, repeat('x', 3000) as t) large",
         "analyze t, u",
     )
 
 
 def test_rows_that_move(served: Case) -> None:
-    case = served
-    _tables(case, 400)
-    case.define(options=OPTIONS)
-    case.once()
-    case.assert_equal("public.t", "public.u")
-    case.database.execute(
+    _tables(served, 400)
+    served.define(settings='json = "json"', options=OPTIONS)
+    served.once()
+    served.assert_equal("public.t", "public.u")
+    served.database.execute(
         "update t set score = score + 1 where id <= 100",
         "update t set region = null where id between 50 and 60",
         "update t set region = 'short' where id between 55 and 150",
@@ -53,16 +54,16 @@ def test_rows_that_move(served: Case) -> None:
         "update u set code = 'x' || code, at = now() where code like 'u31%'",
         "delete from u where code like '%4'",
     )
-    case.once()
-    case.assert_equal("public.t", "public.u")
-    case.database.execute(
+    served.once()
+    served.assert_equal("public.t", "public.u")
+    served.database.execute(
         "update t set score = -1 - score",
         "delete from t where id % 2 = 0",
         "truncate u",
         "insert into u values ('a', now(), 1)",
     )
-    case.once()
-    case.assert_equal("public.t", "public.u")
+    served.once()
+    served.assert_equal("public.t", "public.u")
 
 
 @pytest.mark.pg("== 15")
@@ -79,7 +80,7 @@ def test_more_rows_that_move(case: Case, seed: int) -> None:
 def _killed_at_work(case: Case, seed: int) -> None:
     _tables(case, 2000)
     case.define(
-        settings='copy_part_rows = 300\nmax_batch_rows = 200\nflush_interval = "50ms"\ncopy_workers = 1',
+        settings='json = "json"\ncopy_part_rows = 300\nmax_batch_rows = 200\nflush_interval = "50ms"\ncopy_workers = 1',
         options=OPTIONS,
     )
     stop = threading.Event()

@@ -262,6 +262,14 @@ def test_where_copy_and_stream_meet_exactly_copied_rows_are_of_their_moment() ->
     assert ends.asked == []
 
 
+def test_where_they_meet_exactly_what_was_read_again_is_still_of_the_future() -> None:
+    ends = Ends(source={ONE: (b"a stranger",)}, now=500)
+    ends.doubt = Doubt(0, lambda: 0, ends.kept.append, exact=True)
+    ends.complete(batch_of(hole(0, position=100)))
+    ends.stored, ends.source = {ONE: stored(100, "a stranger")}, {TWO: (b"mine",)}
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=500)))) == ["mine"]
+
+
 def test_where_they_meet_exactly_a_change_waits_for_the_row_that_is_not_copied_yet() -> None:
     """Also for one of two; and what was found is not counted, as it comes again."""
     ends = Ends({ONE: stored(0, "mine")}, {TWO: (b"later",)}, copied_until=NOWHERE_YET)

@@ -10,8 +10,8 @@ itself, as the move follows in the stream, if only the move does not take the st
 time R completes only changes that were committed after R: whatever happened to the row until R has then been written,
 completed at a still later time, and the last of these found the row in its place. ``Doubt`` keeps the times.
 
-Where copy and stream meet exactly (``Plan.at_seam``) there is no such thing: the newest row stored below a change is what it
-changed. While that row is not copied yet, the change waits (NotCopiedError).
+Where copy and stream meet exactly (``Plan.at_seam``), the newest row stored below a change is what it changed. While that row is not
+copied yet, the change waits (NotCopiedError). Only JSON that does not come back as it went is read again.
 """
 
 from __future__ import annotations
@@ -85,10 +85,11 @@ class NotCopiedError(Exception):
 
 
 class Doubt:
-    """Until which position stored values of a table are not to be trusted; where copy and stream meet exactly, all are.
+    """Until which position stored values of a table are not to be trusted.
 
-    ``copied_until`` says it of copied rows. Of values that were read again it is kept by key, and, for the next
-    process, as one position: ``keep`` makes that durable before such a value is written.
+    ``copied_until`` says it of copied rows; where copy and stream meet exactly, they are of their moment. Of values that
+    were read again it is kept by key, and, for the next process, as one position: ``keep`` makes that durable before such a value is
+    written.
     """
 
     def __init__(
@@ -109,10 +110,8 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
-        if self._exact():
-            return 0
         if row.version < FIRST_STREAMED or row.version == self._base():
-            return self._copied_until()
+            return 0 if self._exact() else self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
 
     def must_wait(self) -> bool:

@@ -100,8 +100,9 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._saving = threading.Lock()
         self._counting = threading.Lock()
+        kept = 0 if plan.event_log else record.doubt  # there a stored value of its moment is better than one of today
         self._doubt = Doubt(
-            record.doubt,
+            kept,
             self._copied_until,
             self._keep_doubt,
             base=lambda: self.record.base,
