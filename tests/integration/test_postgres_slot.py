@@ -57,7 +57,7 @@ def test_a_table_is_renamed_before_it_is_published(database: Database, connectio
     tables = read(connection, "public.a")
     database.execute("alter table a rename to b")
     for _ in range(2):  # made, and extended
-        with pytest.raises(SourceChangedError, match='"public.a" does not exist: it was renamed'):
+        with pytest.raises(SourceChangedError, match=r'"public\.a" does not exist: it was renamed'):
             slot.ensure_publication(connection, ODD, tables, owned=True)
         slot.ensure_publication(connection, ODD, [], owned=True)
 

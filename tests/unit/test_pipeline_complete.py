@@ -264,7 +264,7 @@ def test_where_copy_and_stream_meet_exactly_copied_rows_are_of_their_moment() ->
 
 def test_where_they_meet_exactly_what_was_read_again_is_still_of_the_future() -> None:
     ends = Ends(source={ONE: (b"a stranger",)}, now=500)
-    ends.doubt = Doubt(0, lambda: 0, ends.kept.append, exact=True)
+    ends.doubt = Doubt(0, lambda: 0, ends.kept.append, exact=lambda: True)
     ends.complete(batch_of(hole(0, position=100)))
     ends.stored, ends.source = {ONE: stored(100, "a stranger")}, {TWO: (b"mine",)}
     assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=500)))) == ["mine"]
