@@ -116,3 +116,13 @@ def _reader(wire: str) -> Callable[[_Body], Any]:
 def _decimal(number: int, scale: int) -> Decimal:
     with localcontext(prec=100):
         return Decimal(number).scaleb(-scale)
+
+
+def brief(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    """These columns only."""
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def states(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What became of which row."""
+    return brief(rows, "id", "note", "_is_deleted")
