@@ -19,7 +19,7 @@ test: tools .venv/ready ## every test but the slow ones
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 slow: tools .venv/ready ## the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 unit: .venv/ready ## the tests that need no server
 	$(BIN)/python -m pytest -q tests/unit

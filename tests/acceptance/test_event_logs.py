@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from penstock.pipeline.failpoint import PLACES
+from penstock.pipeline.failpoint import OF_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def test_a_workload_while_it_is_copied_and_killed(served: Case) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_more_workloads_while_they_are_copied_and_killed(case: Case, seed: int) -> None:
-    _killed_at_work(case, seed, *(f"{place}:{number}" for place in PLACES for number in (1, 4)))
+    _killed_at_work(case, seed, *(f"{place}:{number}" for place in OF_ROWS for number in (1, 4)))
 
 
 def _killed_at_work(case: Case, seed: int, *failpoints: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from penstock.pipeline.failpoint import PLACES
+from penstock.pipeline.failpoint import OF_ROWS
 
 if TYPE_CHECKING:
     from tests.fix_pipe import Case
@@ -18,14 +18,14 @@ KILLED = -9
 
 
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", OF_ROWS)
 def test_killed_and_going_on(served: Case, place: str) -> None:
     _killed_and_going_on(served, place)
 
 
 @pytest.mark.slow
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", OF_ROWS)
 def test_killed_and_going_on_embedded(embedded: Case, place: str) -> None:
     _killed_and_going_on(embedded, place)
 

@@ -172,7 +172,7 @@ def test_every_name_arrives(case: Case) -> None:
     assert checked.returncode == 0, checked.stdout
     again = [f"{schema}.{name}" for schema, name in tables.names()[::3]]
     done = case.penstock("resync", str(case.file), *again, "--json")
-    assert json.loads(done.stdout) == {"resync": again}, done.stderr
+    assert json.loads(done.stdout) == {"resync": again, "by": "next run"}, done.stderr
     case.once()
     log = case.log()
     assert "Traceback" not in log

@@ -21,6 +21,7 @@ from penstock.errors import (
     DestinationUnavailableError,
     PenstockError,
     SchemaConflictError,
+    TargetConflictError,
 )
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def test_threads_share_a_client(place: Place) -> None:
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
-        ("select * from {db}.nowhere", SchemaConflictError),
+        ("select * from {db}.nowhere", TargetConflictError),
         ("select * from nowhere.nowhere", SchemaConflictError),
-        ("select nothing from {db}.t", SchemaConflictError),
+        ("select nothing from {db}.t", TargetConflictError),
         ("create table {db}.t (id Int32) engine = MergeTree order by id", SchemaConflictError),
         ("select cast('" + SECRET + "' as Int32)", BadDataError),
         ("select throwIf(1, '" + SECRET + "')", DestinationRefusedError),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -92,6 +94,15 @@ def test_the_store_gives_back_what_it_was_given(store: StateStore, tmp_path: Pat
 def test_a_store_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"not a database at all, and long enough to be looked at" * 50)
     with pytest.raises(StateError, match=r"state\.db cannot be used"):
+        StateStore(tmp_path)
+
+
+def test_a_store_of_another_version_is_an_error(store: StateStore, tmp_path: Path) -> None:
+    store.close()
+    StateStore(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.execute("pragma user_version = 1")
+    with pytest.raises(StateError, match="written by another version"):
         StateStore(tmp_path)
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     delete,
     event,
     insert,
+    inspect,
     select,
     update,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
+LAYOUT = 2  # of the tables below; one more with every change of them
 _metadata = MetaData()
 
 _pipes = Table(
@@ -115,8 +117,20 @@ class StateStore:
         self._path = folder / "state.db"
         self._engine = create_engine(f"sqlite:///{self._path}", connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _durable)
-        with self._errors_told():
-            _metadata.create_all(self._engine)
+        with self._errors_told(), self._engine.begin() as connection:
+            self._require_layout(connection)
+            _metadata.create_all(connection)
+
+    def _require_layout(self, connection: Connection) -> None:
+        found = connection.exec_driver_sql("pragma user_version").scalar_one()
+        if found == LAYOUT:
+            return
+        if inspect(connection).has_table(_pipes.name):
+            raise StateError(
+                f"the state store {self._path} was written by another version of Penstock",
+                hint="Go on with that version; or drop the pipe with it (penstock drop), remove the file, and copy again.",
+            )
+        connection.exec_driver_sql(f"pragma user_version = {LAYOUT}")
 
     @contextlib.contextmanager
     def _errors_told(self) -> Iterator[None]:

@@ -149,7 +149,9 @@ class Cdc:
         """Told to stop, the pipe reads on until nothing comes any more: what was committed before is drained too."""
         if not self._stop:
             return self.until()
-        self._stopping_at = self._stopping_at or time.monotonic()
+        if not self._stopping_at:
+            self._stopping_at = time.monotonic()
+            return False  # what was committed before may have come after the read that was quiet
         return quiet or time.monotonic() - self._stopping_at > LAST_READS_SECONDS
 
     def _new_decoder(self) -> StreamDecoder:

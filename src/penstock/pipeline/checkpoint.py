@@ -82,6 +82,11 @@ class TableRecord:
         if self.state is not State.WAITING:
             self.state = change(self.state, State.WAITING)
 
+    @property
+    def fresh(self) -> str:
+        """The name of a table beside the one that is read."""
+        return f"{self.target}_fresh_{self.oid}"
+
     def set_back(self, *, beside: bool) -> None:
         """To be copied anew: into a table ``beside`` the one that is read."""
         self.wait()
@@ -89,7 +94,7 @@ class TableRecord:
         self.goal = self.seam = self.doubt = Lsn(0)
         self.rows_copied = self.bytes_copied = self.base = 0
         self.begun, self.heals = "", False
-        self.building, self.building_id = f"{self.target}_fresh_{self.oid}" if beside else "", ""
+        self.building, self.building_id = self.fresh if beside else "", ""
 
 
 @dataclass(slots=True)

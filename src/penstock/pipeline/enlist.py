@@ -178,6 +178,8 @@ def _move(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> None:
     """The settings give the table another name in the destination than it had."""
     if alter.move(client, pipe.database, record.target, plan.target) or record.state is State.WAITING:
         record.target = plan.target
+        if record.building and not record.building_id:  # not made yet
+            record.building = record.fresh
         return
     log.warning(
         "table keeps its name in the destination",

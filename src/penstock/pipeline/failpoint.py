@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 
-PLACES = (
+OF_ROWS = (
     "after insert",
     "before save",
     "after save",
@@ -17,6 +17,8 @@ PLACES = (
     "at the seam",
     "within a copy part",
     "after a copy part",
+)
+OF_DEFINITIONS = (
     "before an alteration",
     "after an alteration",
     "after set back",
@@ -24,6 +26,7 @@ PLACES = (
     "after an exchange",
     "after putting aside",
 )
+PLACES = OF_ROWS + OF_DEFINITIONS
 
 _name, _, _nth = os.environ.get("PENSTOCK_FAILPOINT", "").partition(":")
 _visits = itertools.count(1)
