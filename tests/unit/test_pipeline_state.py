@@ -16,7 +16,7 @@ from penstock.control.queries import address, answer, ask
 from penstock.control.store import StateStore
 from penstock.errors import DestinationError, PipeHeldError, StateError
 from penstock.lsn import Lsn
-from penstock.pipeline.checkpoint import Checkpoint, PartRecord, PipeRecord, TableRecord, written_position
+from penstock.pipeline.checkpoint import Checkpoint, PartRecord, PipeRecord, TableRecord, beside, written_position
 from penstock.pipeline.lifecycle import WAYS, State, change
 
 if TYPE_CHECKING:
@@ -153,3 +153,13 @@ def test_a_running_pipe_answers(tmp_path: Path, deep: int) -> None:
         assert await asyncio.to_thread(ask, folder, "shop", "select 1", "TSV") is None
 
     asyncio.run(talk())
+
+
+@pytest.mark.parametrize("target", ["orders", "語" * 21, "public:" + "語" * 21, "." * 126])
+def test_a_name_beside_is_not_too_long(target: str) -> None:
+    name = beside(target, "fresh", 4_294_967_295)
+    assert name.endswith("_fresh_4294967295")
+    assert target.startswith(name.removesuffix("_fresh_4294967295"))
+    assert (name == "orders_fresh_4294967295") == (target == "orders")
+    plain = sum(each in b"abcdefghijklmnopqrstuvwxyz_0123456789" for each in name.encode())
+    assert plain + 3 * (len(name.encode()) - plain) <= 206  # ClickHouse's limit

@@ -10,6 +10,7 @@ import structlog
 
 from penstock.errors import PenstockError, TableError
 from penstock.pipeline import failpoint, retry
+from penstock.pipeline.checkpoint import beside
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
@@ -71,7 +72,7 @@ class Enrolment:
         """The target of a table that was dropped stays, under another name; its state goes."""
         if lane := self.lanes.pop(record.oid, None):
             await lane.drained()
-        aside = f"{record.target}_dropped_{record.oid}"
+        aside = beside(record.target, "dropped", record.oid)
         await asyncio.to_thread(self.destination.put_aside, record.target, aside, record.building)
         failpoint.reached("after putting aside")
         await asyncio.to_thread(self.store.forget_table, self.pipe.name, record.oid)

@@ -18,6 +18,7 @@ from penstock.batch import version_of
 from penstock.errors import TableError
 from penstock.pipeline import failpoint
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
+from penstock.pipeline.checkpoint import beside
 from penstock.pipeline.evolve import change, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
@@ -129,7 +130,7 @@ class Changes:
                 lane.misnamed, lane.target = False, wanted
                 return new, wanted
             if holder is not None and holder.misnamed and not lane.stepping:
-                lane.target = f"{lane.target}_moving_{old.oid}"
+                lane.target = beside(lane.target, "moving", old.oid)
         if not lane.misnamed:
             log.warning("table waits for its name", table=new.full_name, target=lane.target, why=f"{wanted} is taken")
         lane.misnamed, lane.looked = True, None

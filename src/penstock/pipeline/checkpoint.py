@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from penstock.errors import PenstockError
+
+MOST_NAME_BYTES = 200
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class TableRecord:
     @property
     def fresh(self) -> str:
         """The name of a table beside the one that is read."""
-        return f"{self.target}_fresh_{self.oid}"
+        return beside(self.target, "fresh", self.oid)
 
     def set_back(self, *, beside: bool) -> None:
         """To be copied anew: into a table ``beside`` the one that is read."""
@@ -95,6 +98,15 @@ class TableRecord:
         self.rows_copied = self.bytes_copied = self.base = 0
         self.begun, self.heals = "", False
         self.building, self.building_id = self.fresh if beside else "", ""
+
+
+def beside(target: str, word: str, oid: int) -> str:
+    """A name beside the target's. ClickHouse, whose files have it with a %E8 for every odd byte, takes no longer ones."""
+    name = f"{target}_{word}_{oid}"
+    while target and len(re.sub(rb"\W", b"%E8", name.encode())) > MOST_NAME_BYTES:
+        target = target[:-1]
+        name = f"{target}_{word}_{oid}"
+    return name
 
 
 @dataclass(slots=True)
