@@ -152,7 +152,7 @@ class Arrivals:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
-        await self._arrive(lanes, blind=True)
+        await self._arrive(_as_held(lanes), blind=True)
 
     async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
         table = await self._try(lambda: self._source.look(oid))
@@ -162,22 +162,28 @@ class Arrivals:
 
     def begin(self, lane: Lane, blind: bool) -> None:
         """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
-        self._run(self._arrive([lane], blind=blind), lane)
+        self._run(self._arrive(_as_held([lane]), blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
         waiting = [lane for lane in lanes if lane.record.state in (State.WAITING, State.COPYING)]
         if waiting:
             self._run(
-                self._arrive(waiting, blind=blind and any(each.record.state is State.WAITING for each in waiting))
+                self._arrive(
+                    _as_held(waiting), blind=blind and any(each.record.state is State.WAITING for each in waiting)
+                )
             )
 
-    async def _begin(self, lanes: Iterable[Lane]) -> None:
+    async def _begin(self, lanes: Iterable[tuple[Lane, int]]) -> None:
         await self._fence()
-        for lane in lanes:
-            self._copies.start(lane)
+        for lane, holds in lanes:
+            if lane.holds == holds:
+                self._copies.start(lane)
 
-    async def _arrive(self, lanes: list[Lane], *, blind: bool) -> None:
+    async def _arrive(self, held: list[tuple[Lane, int]], *, blind: bool) -> None:
+        lanes = [lane for lane, _ in held]
+        for lane in lanes:
+            lane.blind = blind
         await self._fence()
         if blind:
             await self._reopen_behind()
@@ -188,7 +194,7 @@ class Arrivals:
             goal = await self._try(self._source.goal)
             for lane in skipped:
                 self._changes.settle(lane, goal)
-        await self._begin(lane for lane in lanes if lane not in skipped)
+        await self._begin([(lane, holds) for lane, holds in held if lane not in skipped])
 
     async def _reopen_behind(self) -> None:
         """A walsender that ran before a table was published may stay blind to it (postgres.md 10)."""
@@ -220,3 +226,8 @@ class Arrivals:
         task = asyncio.create_task(guarded(), name="arrivals")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _as_held(lanes: Iterable[Lane]) -> list[tuple[Lane, int]]:
+    """Lanes, and how often their copies were held until now: who holds one later starts it itself."""
+    return [(lane, lane.holds) for lane in lanes]

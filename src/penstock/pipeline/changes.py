@@ -150,6 +150,10 @@ class Changes:
         """In the lane, between the batches of two versions. May be repeated."""
         copies, record, old = self._means.copies, lane.record, lane.plan
         held = await copies.hold(lane)
+        waits = not held and record.state in (
+            State.WAITING,
+            State.COPYING,
+        )  # whoever meant to start it does not any more
         if todo.touches or old.target != plan.target:
             record.begun = step.to_json()
             await lane.save()
@@ -164,8 +168,8 @@ class Changes:
         await lane.save()
         if todo.touches or copy_again:
             log.info("table altered", table=plan.table.full_name, reads_rows_again=copy_again, **_words(todo))
-        if copy_again:
-            self._means.begin(lane, bool(todo.attached))
+        if copy_again or waits:
+            self._means.begin(lane, bool(todo.attached) or (waits and lane.blind))
         elif held:
             copies.start(lane)
 

@@ -127,8 +127,12 @@ class Copies:
             self._running[oid] = asyncio.create_task(self._one(lane), name=f"copy {lane.plan.target}")
 
     async def hold(self, lane: Lane) -> bool:
-        """End the table's copy where it is, until it is started again; whether there was one. What is being read then is read again."""
+        """End the table's copy where it is, until it is started again; whether there was one. What is being read then is read again.
+
+        Who holds it sees to the start.
+        """
         oid = lane.plan.table.oid
+        lane.holds += 1
         self._held.add(oid)
         task = self._running.get(oid)
         if task:

@@ -88,6 +88,8 @@ class Lane:
         self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
         self.misnamed = False  # its new name is not free yet
         self.finishing = False  # its copy is at its end
+        self.holds = 0  # how often its copy was held: who meant to start it before that must not
+        self.blind = False  # its copy waits for another connection
         self.error: PenstockError | None = None  # what the whole pipe must stop for
         self.trouble = ""  # what is being tried again
         self.counters: Counter[str] = Counter()
