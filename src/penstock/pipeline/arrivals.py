@@ -152,7 +152,7 @@ class Arrivals:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
-        await self._arrive(_as_held(lanes), blind=True)
+        await self._arrive(_to_start(lanes, blind=True), blind=True)
 
     async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
         table = await self._try(lambda: self._source.look(oid))
@@ -162,17 +162,14 @@ class Arrivals:
 
     def begin(self, lane: Lane, blind: bool) -> None:
         """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
-        self._run(self._arrive(_as_held([lane]), blind=blind), lane)
+        self._run(self._arrive(_to_start([lane], blind=blind), blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
         waiting = [lane for lane in lanes if lane.record.state in (State.WAITING, State.COPYING)]
         if waiting:
-            self._run(
-                self._arrive(
-                    _as_held(waiting), blind=blind and any(each.record.state is State.WAITING for each in waiting)
-                )
-            )
+            blind = blind and any(each.record.state is State.WAITING for each in waiting)
+            self._run(self._arrive(_to_start(waiting, blind=blind), blind=blind))
 
     async def _begin(self, lanes: Iterable[tuple[Lane, int]]) -> None:
         await self._fence()
@@ -182,8 +179,6 @@ class Arrivals:
 
     async def _arrive(self, held: list[tuple[Lane, int]], *, blind: bool) -> None:
         lanes = [lane for lane, _ in held]
-        for lane in lanes:
-            lane.blind = blind
         await self._fence()
         if blind:
             await self._reopen_behind()
@@ -228,6 +223,10 @@ class Arrivals:
         task.add_done_callback(self._tasks.discard)
 
 
-def _as_held(lanes: Iterable[Lane]) -> list[tuple[Lane, int]]:
-    """Lanes, and how often their copies were held until now: who holds one later starts it itself."""
-    return [(lane, lane.holds) for lane in lanes]
+def _to_start(lanes: Iterable[Lane], *, blind: bool) -> list[tuple[Lane, int]]:
+    """Lanes, and how often their copies were held until now: who holds one later starts it instead."""
+    found = []
+    for lane in lanes:
+        lane.blind = blind
+        found.append((lane, lane.holds))
+    return found
