@@ -469,7 +469,7 @@ def machine(database: Database, clickhouse_server: ClickHouseServer, tmp_path: P
 
 @pytest.mark.pg("== 15")
 def test_random_work(machine: Callable[[], Machine]) -> None:
-    search(machine, examples=3, steps=80, start=22)
+    search(machine, examples=2, steps=80, start=22)
 
 
 @pytest.mark.slow
@@ -478,7 +478,7 @@ def test_more_random_work(machine: Callable[[], Machine]) -> None:
     end, start = time.monotonic() + SECONDS, time.time_ns() % 1_000_000 if SECONDS else 1
     while True:
         print(f"seed {start}")
-        search(machine, examples=4, steps=100, start=start)
+        search(machine, examples=2, steps=100, start=start)
         start += 1
         if time.monotonic() > end:
             return
