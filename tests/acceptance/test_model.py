@@ -174,6 +174,7 @@ class Machine(RuleBasedStateMachine):
         self.process: Any = None
         self.failing = False
         self.keys = itertools.count(1)
+        self.names = itertools.count(1)  # a table that gets the name that another one had may have to wait for it
         self.since_rest = 0
 
     def teardown(self) -> None:
@@ -365,7 +366,7 @@ class Machine(RuleBasedStateMachine):
             return
         kinds = list(TYPES)
         columns = ", ".join(f"c{place} {kinds[(number + place * 5) % len(kinds)]}" for place in range(width))
-        name = f"{'other' if number % 5 == 4 else 'public'}.t{number % 4}"
+        name = f"{'other' if number % 5 == 4 else 'public'}.t{next(self.names)}"
         keyless = number % 3 == 2
         key = "" if keyless else ", primary key (id)" if number % 2 else ", primary key (part, id)"
         self.run(
@@ -412,14 +413,14 @@ class Machine(RuleBasedStateMachine):
     def rename_table(self, session: int, table: int, number: int) -> None:
         if chosen := self._chosen(session, table):
             if number % 3:
-                self.run(session, f"alter table {chosen[0]} rename to t{number % 4}")
+                self.run(session, f"alter table {chosen[0]} rename to t{next(self.names)}")
             else:
                 schema = "public" if chosen[0].startswith("other") else "other"
                 self.run(session, f"alter table {chosen[0]} set schema {schema}")
 
     @rule(session=sessions, table=numbers)
     def drop_table(self, session: int, table: int) -> None:
-        """Made again at once: a table that gets the name of one that is gone waits for it (docs/changes.md)."""
+        """Made again at once."""
         if chosen := self._chosen(session, table):
             self.run(
                 session,
