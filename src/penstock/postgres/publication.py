@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -23,39 +23,61 @@ if TYPE_CHECKING:
 ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
 
 
-def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
-    """Make the publication, or add the tables it lacks; returns whether anything was changed.
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a publication lacks, and the statement that gives it; ``tables`` is empty where there is no publication."""
 
-    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
-    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, and SourceChangedError when a
-    table has another name by now.
+    statement: sql.Composed
+    tables: tuple[Table, ...] = ()
+
+
+def lack(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> Lack | None:
+    """What the publication lacks of the tables, None where nothing.
+
+    Partitioned tables are published as their root; on 12, which cannot, as their leaves. For a publication that is not ``owned``
+    leaves alone will do.
     """
     with translated(f'publication "{name}"'):
         exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
-    if not exists and not owned:
-        statement = _create(connection, name, tables).as_string(connection)
-        raise PublicationError(
-            f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
-        )
     if not exists:
-        with translated(f'creating publication "{name}"'), _named():
-            connection.execute(_create(connection, name, tables))
-        return True
-    roots = owned and connection.info.server_version >= ROOT_PUBLISHING
+        return Lack(_create(connection, name, tables))
     there = published(connection, name)
-    missing = unpublished(tables, there, roots=roots)
+    missing = unpublished(tables, there, roots=owned and connection.info.server_version >= ROOT_PUBLISHING)
     if not missing:
-        return False
+        return None
     members = _members(connection, [_without(table, there) for table in missing])
     add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
-    if not owned:
+    return Lack(add, tuple(missing))
+
+
+def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
+    """Make the publication, or add the tables it lacks; returns whether anything was changed.
+
+    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Raises SourceRefusedError where a
+    privilege is missing, and SourceChangedError when a table has another name by now.
+    """
+    found = lack(connection, name, tables, owned=owned)
+    if found is None:
+        return False
+    if owned:
+        complete(connection, name, found)
+        return True
+    statement = found.statement.as_string(connection)
+    if found.tables:
         raise PublicationError(
-            f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
-            hint=f"Run: {add.as_string(connection)};",
+            f'the publication "{name}" does not publish {", ".join(table.full_name for table in found.tables)}',
+            hint=f"Run: {statement};",
         )
-    with translated(f'adding tables to publication "{name}"'), _named():
-        connection.execute(add)
-    return True
+    raise PublicationError(
+        f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
+    )
+
+
+def complete(connection: Connection, name: str, found: Lack) -> None:
+    """Give the publication what it lacks. Raises SourceRefusedError and SourceChangedError."""
+    doing = f'adding tables to publication "{name}"' if found.tables else f'creating publication "{name}"'
+    with translated(doing), _named():
+        connection.execute(found.statement)
 
 
 @contextmanager

@@ -1,0 +1,127 @@
+"""What setup looks at: the pipe, the source through an administrator's eyes, and what the operator chose."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from penstock.errors import ConfigError, SourceError
+from penstock.postgres import catalog, providers
+from penstock.postgres.connection import Connector, translated
+from penstock.postgres.question import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.config import Pipe
+    from penstock.postgres.connection import Connection
+    from penstock.postgres.providers import Provider
+    from penstock.table import Table
+
+
+@dataclass(slots=True)
+class Asked:
+    """The source. Its connection is made when it is needed, and again after a restart."""
+
+    pipe: Pipe
+    connector: Connector
+    provider: Provider
+    choices: Mapping[str, str] = field(default_factory=dict)
+    show_password: bool = False
+    shown: dict[str, str] = field(default_factory=dict)  # passwords that are to be shown, by role
+    _connection: Connection | None = None
+
+    @classmethod
+    def of(cls, pipe: Pipe, admin_dsn: str, *, choices: Mapping[str, str], show_password: bool = False) -> Asked:
+        """Whether or not the server can be reached. Raises ConfigError."""
+        connector = Connector(_administrator(pipe, admin_dsn), f"penstock setup {pipe.name}")
+        asked = cls(pipe, connector, providers.PROVIDERS[-1], choices, show_password)
+        asked.provider = asked.recognised()
+        return asked
+
+    def recognised(self) -> Provider:
+        """Who runs the source: as the pipe says, as the server shows, or as its name tells."""
+        chosen = providers.named(self.pipe.source.provider)
+        if chosen is not None:
+            return chosen
+        try:
+            return providers.recognise(self.source, self.host).provider
+        except SourceError:
+            return providers.by_host(self.host).provider
+
+    @property
+    def source(self) -> Connection:
+        """The administrator's connection. Raises SourceError and ConfigError."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self.connector.connect()
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection: the next look makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def host(self) -> str:
+        """The host in the pipe's DSN."""
+        return str(conninfo_to_dict(self.pipe.source.dsn).get("host") or "")
+
+    @property
+    def role(self) -> str:
+        """The role that the pipe connects as."""
+        return str(conninfo_to_dict(self.pipe.source.dsn).get("user") or self.source.info.user)
+
+    @property
+    def system(self) -> str:
+        """The server's system identifier; empty where it cannot be reached."""
+        with contextlib.suppress(SourceError):
+            return str(self.fetch("administrator")[0].system)
+        return ""
+
+    def facts(self, **known: str) -> dict[str, str]:
+        """What the templates of the provider's fixes are filled with."""
+        address = self.choices.get("address", "").partition("/")[0]
+        return self.provider.facts(self.host, address=address, **known)
+
+    def fetch(self, query: str, **parameters: object) -> list[Any]:
+        """The rows of a named query."""
+        return fetch(self.source, query, **parameters)
+
+    def tables(self) -> list[Table]:
+        """The tables of the pipe."""
+        return catalog.read_tables(self.source, self.pipe.tables.matches)
+
+    def statement(self, template: LiteralString, **names: str) -> str:
+        """A statement for people and for the server: ``{name}`` becomes a quoted identifier."""
+        parts = {key: sql.Identifier(value) for key, value in names.items()}
+        return sql.SQL(template).format(**parts).as_string(self.source)
+
+    def run(self, *statements: str) -> None:
+        """Run statements, each by itself: ALTER SYSTEM takes no transaction."""
+        for each in statements:
+            with translated(f"setup: {each.partition(' PASSWORD ')[0]}"):
+                self.source.execute(each.encode())
+
+
+def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
+    """The pipe's source as the administrator reaches it: what is not said is as in the pipe, the database always is."""
+    if not admin_dsn:
+        return pipe.source
+    try:
+        given = conninfo_to_dict(admin_dsn)
+    except Exception:  # it may hold a password: neither it nor libpq's words about it are repeated
+        raise ConfigError(
+            "the administrator's DSN is neither a URI nor a list of key=value pairs that libpq understands",
+            hint='Write "user=postgres password=…"; the rest is taken from the pipe.',
+        ) from None
+    known = conninfo_to_dict(pipe.source.dsn)
+    database = known.get("dbname") or known.get("user")
+    theirs = {
+        key: value for key, value in known.items() if key not in ("user", "password", "passfile", "sslcert", "sslkey")
+    }
+    dsn = make_conninfo("", **{**theirs, **given, "dbname": database})
+    return pipe.source.model_copy(update={"dsn": dsn, "password": None})

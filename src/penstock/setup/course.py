@@ -1,0 +1,165 @@
+"""The course of a setup: which steps in which order, carried out with a record, and taken back from it.
+
+Steps come in stages, for the later ones need what the earlier ones make: a server that lets us in, then one that decodes, then the
+statements. A stage is looked at when it is its turn, and again after it: what is still not right then is an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+
+from penstock.errors import ConfigError, SourceError, SourceRefusedError
+from penstock.finding import Fix
+from penstock.language import said
+from penstock.postgres import slot
+from penstock.postgres.connection import translate
+from penstock.setup import aws, network, password, server, source
+from penstock.setup.step import State, Step, by_hand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.setup.asked import Asked
+    from penstock.setup.record import Done, Record
+    from penstock.setup.step import Back
+
+    Stage = Callable[[Asked], list[Step]]
+
+USUAL: tuple[Stage, ...] = (server.steps, source.steps)
+AMAZON = (network.steps, aws.steps, *USUAL)
+STAGES: dict[str, tuple[Stage, ...]] = {"aurora": AMAZON, "rds": AMAZON}
+"""By provider; those that are not named have the usual ones."""
+
+
+class Talk(Protocol):
+    """How setup tells what it does, and asks."""
+
+    def tell(self, name: str, subject: str, what: str) -> None:
+        """Say what is done now."""
+
+    def may_restart(self, what: str) -> bool:
+        """Ask whether this may be gone for a moment."""
+
+
+def look(asked: Asked) -> list[Step]:
+    """Every step, as far as it can be known now: a server that cannot be reached yet is a step for people."""
+    found: list[Step] = []
+    for stage in stages(asked):
+        if stage in USUAL:
+            try:
+                _ = asked.source
+            except SourceError as error:
+                return [*found, _unreachable(asked, error)]
+        found += stage(asked)
+    return found
+
+
+def stages(asked: Asked) -> tuple[Stage, ...]:
+    """The stages of the source's provider."""
+    return STAGES.get(asked.provider.name, USUAL)
+
+
+def _unreachable(asked: Asked, error: SourceError) -> Step:
+    what = said("what it needs inside cannot be seen yet: {error}", error=error.message)
+    return by_hand("reach the source", asked.connector.where, what, Fix(advice=error.hint))
+
+
+def apply(asked: Asked, record: Record, talk: Talk) -> list[Step]:
+    """Make what is needed, stage by stage; returns all steps as they are then. What may not be restarted stays needed.
+
+    Raises what a step raises, with everything before it made and recorded; the same again goes on from there.
+    """
+    after: list[Step] = []
+    for stage in stages(asked):
+        after += _carry_out(stage, asked, record, talk)
+    return after
+
+
+def _carry_out(stage: Stage, asked: Asked, record: Record, talk: Talk) -> list[Step]:
+    """Until a look finds nothing more to do: some steps are seen only when others are made."""
+    made: set[tuple[str, str]] = set()
+    declined: set[tuple[str, str]] = set()
+    while True:
+        steps = stage(asked)
+        todo = [each for each in steps if each.state is State.NEEDED and (each.name, each.subject) not in declined]
+        if not todo:
+            return steps
+        for step in todo:
+            which = (step.name, step.subject)
+            if which in made:
+                raise SourceRefusedError(
+                    f"{step.subject}: {step.name} was set up, and is still not right: {step.what}",
+                    hint="The administrator may do only a part of it, or something takes it back; the server's log may say more.",
+                )
+            if step.restarts and not talk.may_restart(step.restarts):
+                declined.add(which)
+            else:
+                _make(step, asked, record, talk)
+                made.add(which)
+
+
+def _make(step: Step, asked: Asked, record: Record, talk: Talk) -> None:
+    if step.apply is None:
+        raise AssertionError(f"{step.name} has nothing to apply")
+    record.add(step, asked.system)
+    talk.tell(step.name, step.subject, step.what)
+    step.apply()
+
+
+def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
+    """Take back what was made, the last first; returns it. Raises ConfigError while the pipe is still there.
+
+    What is gone by itself is taken back. After an error the same again goes on from there.
+    """
+    if not record.done:
+        return []
+    if record.system and asked.system != record.system:
+        raise ConfigError(
+            f"{asked.connector.where} is not the server that was set up",
+            hint="Point the pipe, and the administrator's DSN, to the server as it was then.",
+        )
+    if slot.slot_state(asked.source, asked.pipe.slot) is not None:
+        raise ConfigError(
+            f'the pipe still has its replication slot "{asked.pipe.slot}"',
+            hint="Drop the pipe first: penstock drop PIPE.toml",
+        )
+    gone = list(reversed(record.done))
+    for done in gone:
+        if done.restarts and not talk.may_restart(done.restarts):
+            raise ConfigError(
+                f"{done.subject}: {done.name} is not taken back, nor what was made before it",
+                hint="Run it again when the restart may be.",
+            )
+        talk.tell(done.name, done.subject, said("taken back"))
+        for back in done.back:
+            UNDO[back.kind](asked, back)
+            record.taken_back(back)
+    return gone
+
+
+_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName)
+
+
+def _undo_statement(asked: Asked, back: Back) -> None:
+    doing = f"setup --undo: {back.what}"
+    try:
+        asked.source.execute(back.what.encode())
+    except _GONE:
+        return
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise SourceRefusedError(
+            f"{doing} {error.diag.message_primary}",
+            hint=f"It was given more than setup gave: {error.diag.message_detail}. Take that back, then run it again.",
+        ) from None
+    except psycopg.Error as error:
+        raise translate(error, doing) from None
+
+
+def _undo_file(_asked: Asked, back: Back) -> None:
+    password.remove_file(back.what)
+
+
+UNDO: dict[str, Callable[[Asked, Back], None]] = {"sql": _undo_statement, "file": _undo_file, **aws.UNDO, **network.UNDO}
+"""How each kind of ``Back`` is done."""

@@ -1,0 +1,99 @@
+"""The publication: made by the administrator where it was named, or where the pipe's role could not maintain one of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock.finding import Fix
+from penstock.language import said
+from penstock.plan import identity_statement
+from penstock.postgres import publication
+from penstock.setup.step import Back, State, Step, by_hand, right
+from penstock.table import ReplicaIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from penstock.setup.asked import Asked
+    from penstock.table import Table
+
+
+def published(asked: Asked, tables: Sequence[Table], found: Any, relations: Sequence[Any]) -> Iterator[Step]:
+    """Steps of the publication. A table whose old rows cannot be told is never published unasked: UPDATE would fail from then on."""
+    name = asked.pipe.publication
+    told = [table for table in tables if _has_identity(table)]
+    yield from (_without_identity(table) for table in tables if not _has_identity(table))
+    if _maintains(found, relations):
+        yield right("publication", name, said("Penstock makes and maintains it: its role owns the tables"))
+        return
+    yield from _made(asked, told, relations)
+    if not asked.pipe.source.publication:
+        line = f'publication = "{name}"'
+        advice = said("Write into the pipe's file, under [source]: {line}", line=line)
+        yield by_hand(
+            "definition",
+            asked.pipe.name,
+            said("the pipe names the publication, which is not its own"),
+            Fix(advice=advice),
+        )
+
+
+def _has_identity(table: Table) -> bool:
+    return bool(table.identity) and not any(leaf.replica_identity is ReplicaIdentity.NOTHING for leaf in table.leaves)
+
+
+def _without_identity(table: Table) -> Step:
+    what = said(
+        "it has no primary key: it is not published, for PostgreSQL would refuse UPDATE and DELETE on it from then on"
+    )
+    advice = said(
+        "Add a primary key, exclude the table, or have its old rows told whole, which costs WAL; then run setup again."
+    )
+    return by_hand("replica identity", table.full_name, what, Fix(advice=advice, sql=(identity_statement(table),)))
+
+
+def _maintains(found: Any, relations: Sequence[Any]) -> bool:
+    return found is not None and found.may_create and all(each.owned for each in relations)
+
+
+def _made(asked: Asked, tables: Sequence[Table], relations: Sequence[Any]) -> Iterator[Step]:
+    name = asked.pipe.publication
+    lack = publication.lack(asked.source, name, tables, owned=False)
+    if lack is None or not tables:
+        yield right("publication", name, said("it publishes the tables"))
+        return
+    (server,) = asked.fetch("administrator")
+    fix = Fix(sql=(f"{lack.statement.as_string(asked.source)};",))
+    what = said("it publishes {count} tables", count=len(lack.tables or tables))
+    theirs = sorted({each.owner for each in relations if not each.may_act})
+    if theirs or not (lack.tables or server.may_create):
+        advice = said(
+            "Run it as the owner of the tables, who may create in the database: {owners}", owners=", ".join(theirs)
+        )
+        yield by_hand("publication", name, what, Fix(advice=advice, sql=fix.sql))
+        return
+    back = (
+        _withdrawn(asked, name, lack.tables)
+        if lack.tables
+        else (asked.statement("DROP PUBLICATION {name};", name=name),)
+    )
+
+    def apply() -> None:
+        publication.complete(asked.source, name, lack)
+
+    returns = tuple(Back("sql", each) for each in back)
+    yield Step("publication", name, what, State.NEEDED, fix, back=returns, apply=apply)
+
+
+def _withdrawn(asked: Asked, name: str, tables: Sequence[Table]) -> tuple[str, ...]:
+    """Each table by itself: one may be gone by then."""
+    roots = asked.source.info.server_version >= publication.ROOT_PUBLISHING
+    members = [
+        (each.schema, each.name)
+        for table in tables
+        for each in (table.leaves if table.partitioned and not roots else (table,))
+    ]
+    return tuple(
+        asked.statement("ALTER PUBLICATION {name} DROP TABLE {schema}.{table};", name=name, schema=schema, table=table)
+        for schema, table in members
+    )
