@@ -23,61 +23,57 @@ if TYPE_CHECKING:
 ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """What a publication lacks, and the statement that gives it; ``tables`` is empty where there is no publication."""
-
-    statement: sql.Composed
-    tables: tuple[Table, ...] = ()
-
-
-def lack(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> Lack | None:
-    """What the publication lacks of the tables, None where nothing.
-
-    Partitioned tables are published as their root; on 12, which cannot, as their leaves. For a publication that is not ``owned``
-    leaves alone will do.
-    """
-    with translated(f'publication "{name}"'):
-        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
-    if not exists:
-        return Lack(_create(connection, name, tables))
-    there = published(connection, name)
-    missing = unpublished(tables, there, roots=owned and connection.info.server_version >= ROOT_PUBLISHING)
-    if not missing:
-        return None
-    members = _members(connection, [_without(table, there) for table in missing])
-    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
-    return Lack(add, tuple(missing))
-
-
 def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
     """Make the publication, or add the tables it lacks; returns whether anything was changed.
 
-    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Raises SourceRefusedError where a
-    privilege is missing, and SourceChangedError when a table has another name by now.
+    One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
+    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, and SourceChangedError when a
+    table has another name by now.
     """
-    found = lack(connection, name, tables, owned=owned)
-    if found is None:
+    lack = lacking(connection, name, tables, owned=owned)
+    if lack is None:
         return False
-    if owned:
-        complete(connection, name, found)
-        return True
-    statement = found.statement.as_string(connection)
-    if found.tables:
+    if not owned and lack.exists:
         raise PublicationError(
-            f'the publication "{name}" does not publish {", ".join(table.full_name for table in found.tables)}',
-            hint=f"Run: {statement};",
+            f'the publication "{name}" does not publish {", ".join(table.full_name for table in lack.tables)}',
+            hint=f"Run: {lack.statement}",
         )
-    raise PublicationError(
-        f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
-    )
-
-
-def complete(connection: Connection, name: str, found: Lack) -> None:
-    """Give the publication what it lacks. Raises SourceRefusedError and SourceChangedError."""
-    doing = f'adding tables to publication "{name}"' if found.tables else f'creating publication "{name}"'
+    if not owned:
+        raise PublicationError(
+            f'the publication "{name}" does not exist',
+            hint=f"Leave source.publication empty, or run: {lack.statement}",
+        )
+    doing = f'adding tables to publication "{name}"' if lack.exists else f'creating publication "{name}"'
     with translated(doing), _named():
-        connection.execute(found.statement)
+        connection.execute(lack.composed)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a publication lacks: itself, or tables of it."""
+
+    exists: bool
+    tables: tuple[Table, ...]
+    composed: sql.Composed
+    statement: str  # that mends it
+
+
+def lacking(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> Lack | None:
+    """What has to be done for the publication to have these tables, None for nothing. Changes nothing."""
+    with translated(f'publication "{name}"'):
+        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
+    if not exists:
+        composed, missing = _create(connection, name, tables), list(tables)
+    else:
+        roots = owned and connection.info.server_version >= ROOT_PUBLISHING
+        there = published(connection, name)
+        missing = unpublished(tables, there, roots=roots)
+        members = _members(connection, [_without(table, there) for table in missing])
+        composed = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
+    if exists and not missing:
+        return None
+    return Lack(exists, tuple(missing), composed, f"{composed.as_string(connection)};")
 
 
 @contextmanager
@@ -94,6 +90,11 @@ def _named() -> Iterator[None]:
 def _without(table: Table, oids: set[int]) -> Table:
     """The table without the partitions that are published already."""
     return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid not in oids))
+
+
+def statement(connection: Connection, name: str, tables: Sequence[Table]) -> str:
+    """The statement that makes a publication of these tables, for people to run."""
+    return f"{_create(connection, name, tables).as_string(connection)};"
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:
