@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from tests.catalog_state import state
 from tests.fix_pipe import Case
 from tests.servers.postgres_binaries import PASSWORD, SUPERUSER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    import psycopg
     from tests.fix_postgres import Database
 
 NEW = "penstock_new"
@@ -31,12 +30,17 @@ def shop(database: Database, tmp_path: Path) -> Iterator[Case]:
         admin.execute("create table public.customers (id int primary key, name text)")
         admin.execute('create table sales."Odd ""name" (id int primary key)')
         admin.execute("create table sales.days (day date, id int, primary key (day, id)) partition by range (day)")
-        admin.execute("create table sales.days_1 partition of sales.days for values from ('2026-01-01') to ('2027-01-01')")
+        admin.execute(
+            "create table sales.days_1 partition of sales.days for values from ('2026-01-01') to ('2027-01-01')"
+        )
         admin.execute("create table sales.log (line text)")
     case = Case(tmp_path, database, f"chdb://{tmp_path}/chdb")
     case.source_dsn = database.server.dsn(database.name, user=NEW, password=None)
     case.environment["PENSTOCK_ADMIN_DSN"] = f"user={SUPERUSER} password={PASSWORD}"
-    case.define('include = ["public.*", "sales.*"]\nexclude = ["sales.log"]', source=f'password = {{ file = "{tmp_path}/secret" }}')
+    case.define(
+        'include = ["public.*", "sales.*"]\nexclude = ["sales.log"]',
+        source=f'password = {{ file = "{tmp_path}/secret" }}',
+    )
     yield case
     with database.connect() as admin:
         _drop_role(admin)

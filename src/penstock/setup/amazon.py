@@ -6,16 +6,18 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableError
 from penstock.language import said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from penstock.setup.asked import Asked
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 WAIT_SECONDS = 1800.0
 poll_seconds = 5.0  # between two looks at a server that is changing; tests look more often
 
@@ -38,9 +40,7 @@ class Api:
         try:
             import boto3
         except ImportError:
-            raise ConfigError(
-                said("Amazon's library is not installed"), hint="pip install 'penstock[aws]'"
-            ) from None
+            raise ConfigError(said("Amazon's library is not installed"), hint="pip install 'penstock[aws]'") from None
         session = boto3.Session(region_name=region)
         if session.get_credentials() is None:
             raise ConfigError(
@@ -49,7 +49,9 @@ class Api:
             )
         return cls(region, session)
 
-    def call(self, service: str, operation: str, *, absent: tuple[str, ...] = (), **parameters: Any) -> dict[str, Any]:
+    def call(
+        self, service: str, operation: str, parameters: Mapping[str, Any] = NOTHING, *, absent: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         """One call; nothing for an error of these codes, which say that the thing is not there.
 
         Raises SourceRefusedError with Amazon's own words, SourceUnavailableError when nobody answers.
@@ -76,11 +78,13 @@ class Api:
             ) from None
         return answer
 
-    def every(self, service: str, operation: str, key: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    def every(
+        self, service: str, operation: str, key: str, parameters: Mapping[str, Any] = NOTHING
+    ) -> Iterator[dict[str, Any]]:
         """The items of all pages."""
         marker: dict[str, str] = {}
         while True:
-            answer = self.call(service, operation, **parameters, **marker)
+            answer = self.call(service, operation, {**parameters, **marker})
             yield from answer[key]
             if not answer.get("Marker"):
                 return
@@ -100,7 +104,7 @@ class Api:
         return True
 
 
-def command(region: str, service: str, operation: str, parameters: dict[str, Any]) -> str:
+def command(region: str, service: str, operation: str, parameters: Mapping[str, Any]) -> str:
     """The same call by Amazon's command line."""
     words = ["aws", service, operation.replace("_", "-"), "--region", region]
     for name, value in parameters.items():

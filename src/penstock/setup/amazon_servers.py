@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from penstock.errors import ConfigError
 from penstock.language import said
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from penstock.setup.amazon import Api
     from penstock.setup.asked import Asked
@@ -55,7 +54,7 @@ class Server:
     def described(self) -> dict[str, Any]:
         """As the API describes it now."""
         operation = f"describe_{self.words.kind}s"
-        found = self.api.call("rds", operation, **{self.words.server: self.name})[self.words.servers]
+        found = self.api.call("rds", operation, {self.words.server: self.name})[self.words.servers]
         return dict(found[0])
 
     @property
@@ -72,9 +71,9 @@ class Server:
     def family(self, group: str) -> str:
         """The family of a group; empty where there is no such group."""
         operation = f"describe_{self.words.parameters.removesuffix('s')}_groups"
-        found = self.api.call(
-            "rds", operation, absent=("DBParameterGroupNotFound",), **{self.words.group: group}
-        ).get(self.words.groups)
+        found = self.api.call("rds", operation, {self.words.group: group}, absent=("DBParameterGroupNotFound",)).get(
+            self.words.groups
+        )
         return str(found[0]["DBParameterGroupFamily"]) if found else ""
 
     def family_of_engine(self, described: Mapping[str, Any]) -> str:
@@ -83,7 +82,7 @@ class Server:
 
     def values(self, group: str) -> dict[str, tuple[str, str]]:
         """What somebody set in a group: value and how it is applied, by name."""
-        found = self.api.every("rds", f"describe_{self.words.parameters}", "Parameters", **{self.words.group: group})
+        found = self.api.every("rds", f"describe_{self.words.parameters}", "Parameters", {self.words.group: group})
         return {
             each["ParameterName"]: (each["ParameterValue"], each.get("ApplyMethod", PENDING))
             for each in found
@@ -93,7 +92,11 @@ class Server:
     def sharing(self, group: str) -> list[str]:
         """Other servers that have the group too."""
         every = self.api.every("rds", f"describe_{self.words.kind}s", self.words.servers)
-        return [each[self.words.server] for each in every if _group_of(self.words, each) == group and each[self.words.server] != self.name]
+        return [
+            each[self.words.server]
+            for each in every
+            if _group_of(self.words, each) == group and each[self.words.server] != self.name
+        ]
 
     # States and restarts
 
@@ -122,7 +125,7 @@ class Server:
         )
 
     def _instance(self, name: str) -> dict[str, Any]:
-        return dict(self.api.call("rds", "describe_db_instances", DBInstanceIdentifier=name)["DBInstances"][0])
+        return dict(self.api.call("rds", "describe_db_instances", {"DBInstanceIdentifier": name})["DBInstances"][0])
 
     def settle(self) -> None:
         """Restart what waits for it, the writer first, one at a time; returns when everything is available."""
@@ -131,11 +134,11 @@ class Server:
             return  # nothing was changed after all: it had these values already
         described = self.described()
         if self.words is CLUSTER and not str(described["Engine"]).startswith("aurora"):
-            self.api.call("rds", "reboot_db_cluster", DBClusterIdentifier=self.name)
+            self.api.call("rds", "reboot_db_cluster", {"DBClusterIdentifier": self.name})
             self.api.until(lambda: self.available() and not self.pending(), f"{self.title} restarts")
         while pending := self.pending():
             one = pending[0]
-            self.api.call("rds", "reboot_db_instance", DBInstanceIdentifier=one)
+            self.api.call("rds", "reboot_db_instance", {"DBInstanceIdentifier": one})
             self.api.until(lambda one=one: self.available() and one not in self.pending(), f"instance {one} restarts")  # type: ignore[misc]
 
 
@@ -155,8 +158,8 @@ def find(asked: Asked, api: Api) -> Server:
     for instance in api.every("rds", "describe_db_instances", "DBInstances"):
         address = str(instance.get("Endpoint", {}).get("Address", "")).lower()
         if given == instance["DBInstanceIdentifier"] or host == address:
-            cluster = instance.get("DBClusterIdentifier")
-            return Server(api, CLUSTER, cluster) if cluster else Server(api, INSTANCE, instance["DBInstanceIdentifier"])
+            owner = instance.get("DBClusterIdentifier")
+            return Server(api, CLUSTER, owner) if owner else Server(api, INSTANCE, instance["DBInstanceIdentifier"])
     raise ConfigError(
         said("no cluster or instance in {region} has the endpoint {host}", region=api.region, host=host),
         hint=said("Use credentials of its account; or name it: --with server=NAME."),

@@ -76,6 +76,17 @@ class Asked:
         return str(conninfo_to_dict(self.pipe.source.dsn).get("user") or self.source.info.user)
 
     @property
+    def tokens(self) -> str:
+        """Whose tokens the pipe logs in with; empty for a password."""
+        chosen = str(getattr(self.pipe.source, "authentication", "password"))
+        return "" if chosen == "password" else chosen
+
+    @property
+    def database(self) -> str:
+        """The database that is replicated."""
+        return str(self.source.info.dbname)
+
+    @property
     def system(self) -> str:
         """The server's system identifier; empty where it cannot be reached."""
         with contextlib.suppress(SourceError):

@@ -14,7 +14,7 @@ from penstock.language import said
 from penstock.setup.amazon import Api, command
 from penstock.setup.amazon_servers import AT_ONCE, CLUSTER, PENDING, WORDS, Server, find
 from penstock.setup.step import Back, State, Step, by_hand, right
-from penstock.setup.terraform import Expression, resource
+from penstock.setup.terraform import resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def steps(asked: Asked) -> list[Step]:
 def _wanted(asked: Asked) -> dict[str, str]:
     """Parameters by name. wal_sender_timeout only when it is asked for: each session of ours sets its own."""
     wanted = {each.name: each.value for each in asked.provider.logical}
-    if asked.pipe.source.authentication == "aws-iam":
+    if asked.tokens == "aws-iam":
         wanted["rds.iam_auth_for_replication"] = "1"
     if "wal_sender_timeout" in asked.choices:
         wanted["wal_sender_timeout"] = asked.choices["wal_sender_timeout"]
@@ -54,7 +54,9 @@ def _parameters(asked: Asked, server: Server) -> Iterator[Step]:
     group = server.group()
     have = server.values(group)
     lacking: Values = {
-        name: (value, PENDING) for name, value in _wanted(asked).items() if not _same(have.get(name, ("", ""))[0], value)
+        name: (value, PENDING)
+        for name, value in _wanted(asked).items()
+        if not _same(have.get(name, ("", ""))[0], value)
     }
     if not lacking and not server.pending():
         yield right("parameters", group, said("it has the values"))
@@ -95,17 +97,21 @@ def _group_of_our_own(server: Server, group: str, have: Values, lacking: Values)
     values = {**({} if group.startswith("default.") else have), **lacking}
     set_already = server.values(ours) if there else {}
     left = {name: each for name, each in values.items() if set_already.get(name, ("",))[0] != each[0]}
-    create = {server.words.group: ours, "DBParameterGroupFamily": family, "Description": f"Logical replication of {server.name}"}
+    create = {
+        server.words.group: ours,
+        "DBParameterGroupFamily": family,
+        "Description": f"Logical replication of {server.name}",
+    }
     operation = f"create_{server.words.parameters.removesuffix('s')}_group"
     region = server.api.region
 
     def make() -> None:
         if not there:
-            server.api.call("rds", operation, absent=("DBParameterGroupAlreadyExists",), **create)
+            server.api.call("rds", operation, create, absent=("DBParameterGroupAlreadyExists",))
         _set(server, ours, left)
 
     what = said("a parameter group for this server alone, with {values}", values=_listed(values))
-    cli = (command(region, "rds", operation, create),) if not there else ()
+    cli: tuple[str, ...] = () if there else (command(region, "rds", operation, create),)
     cli += (command(region, "rds", *_modification(server, ours, left)),) if left else ()
     fix = Fix(cli=cli, terraform=_terraform(server, ours, family, values))
     if cli:
@@ -142,7 +148,7 @@ def _restart(asked: Asked, server: Server) -> Step:
 
 def _tokens(asked: Asked, server: Server) -> Iterator[Step]:
     """What a role needs that logs in by IAM."""
-    if asked.pipe.source.authentication != "aws-iam":
+    if asked.tokens != "aws-iam":
         return
     described = server.described()
     enable = {server.words.server: server.name, "EnableIAMDatabaseAuthentication": True, "ApplyImmediately": True}
@@ -167,7 +173,9 @@ def _tokens(asked: Asked, server: Server) -> Iterator[Step]:
             }
         ],
     }
-    advice = said("Whoever runs Penstock needs this policy, which setup cannot see: {policy}", policy=json.dumps(policy))
+    advice = said(
+        "Whoever runs Penstock needs this policy, which setup cannot see: {policy}", policy=json.dumps(policy)
+    )
     yield by_hand("IAM policy", asked.role, said("the right to connect with a token"), Fix(advice=advice))
 
 
@@ -187,7 +195,10 @@ def _modification(server: Server, group: str, values: Values) -> tuple[str, dict
         {"ParameterName": name, "ParameterValue": value, "ApplyMethod": method}
         for name, (value, method) in values.items()
     ]
-    return f"modify_{server.words.parameters.removesuffix('s')}_group", {server.words.group: group, "Parameters": parameters}
+    return f"modify_{server.words.parameters.removesuffix('s')}_group", {
+        server.words.group: group,
+        "Parameters": parameters,
+    }
 
 
 def _set(server: Server, group: str, values: Values) -> None:
@@ -195,14 +206,14 @@ def _set(server: Server, group: str, values: Values) -> None:
     for begin in range(0, len(names), AT_ONCE):
         some = {name: values[name] for name in names[begin : begin + AT_ONCE]}
         operation, parameters = _modification(server, group, some)
-        server.api.call("rds", operation, **parameters)
+        server.api.call("rds", operation, parameters)
 
 
 def _attach(server: Server, group: str) -> None:
     server.api.call(
         "rds",
         f"modify_{server.words.kind}",
-        **{server.words.server: server.name, server.words.group: group, "ApplyImmediately": True},
+        {server.words.server: server.name, server.words.group: group, "ApplyImmediately": True},
     )
     server.api.until(lambda: server.group() == group and server.available(), f"{server.title} gets {group}")
 
@@ -211,7 +222,7 @@ def _iam(server: Server, *, on: bool) -> None:
     server.api.call(
         "rds",
         f"modify_{server.words.kind}",
-        **{server.words.server: server.name, "EnableIAMDatabaseAuthentication": on, "ApplyImmediately": True},
+        {server.words.server: server.name, "EnableIAMDatabaseAuthentication": on, "ApplyImmediately": True},
     )
 
 
@@ -229,17 +240,23 @@ def _terraform(server: Server, group: str, family: str, values: Values) -> str:
 
 
 def _server(asked: Asked, back: Back) -> Server:
-    return Server(Api.of(asked, str(back.arguments["region"])), WORDS[str(back.arguments["noun"])], str(back.arguments["server"]))
+    return Server(
+        Api.of(asked, str(back.arguments["region"])), WORDS[str(back.arguments["noun"])], str(back.arguments["server"])
+    )
 
 
 def undo_values(asked: Asked, back: Back) -> None:
     """The values as they were in a group of somebody's."""
     server = _server(asked, back)
-    _set(server, back.what, {name: (each[0], each[1]) for name, each in json.loads(str(back.arguments["values"])).items()})
+    _set(
+        server,
+        back.what,
+        {name: (each[0], each[1]) for name, each in json.loads(str(back.arguments["values"])).items()},
+    )
     others = [{"ParameterName": name, "ApplyMethod": PENDING} for name in back.arguments["others"]]
     if others:
         operation = f"reset_{server.words.parameters.removesuffix('s')}_group"
-        server.api.call("rds", operation, **{server.words.group: back.what, "Parameters": others})
+        server.api.call("rds", operation, {server.words.group: back.what, "Parameters": others})
     server.settle()
 
 
@@ -255,7 +272,7 @@ def undo_group(asked: Asked, back: Back) -> None:
     """A group of ours is removed."""
     server = _server(asked, back)
     operation = f"delete_{server.words.parameters.removesuffix('s')}_group"
-    server.api.call("rds", operation, absent=("DBParameterGroupNotFound",), **{server.words.group: back.what})
+    server.api.call("rds", operation, {server.words.group: back.what}, absent=("DBParameterGroupNotFound",))
 
 
 def undo_iam(asked: Asked, back: Back) -> None:

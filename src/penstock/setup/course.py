@@ -161,5 +161,10 @@ def _undo_file(_asked: Asked, back: Back) -> None:
     password.remove_file(back.what)
 
 
-UNDO: dict[str, Callable[[Asked, Back], None]] = {"sql": _undo_statement, "file": _undo_file, **aws.UNDO, **network.UNDO}
+UNDO: dict[str, Callable[[Asked, Back], None]] = {
+    "sql": _undo_statement,
+    "file": _undo_file,
+    **aws.UNDO,
+    **network.UNDO,
+}
 """How each kind of ``Back`` is done."""

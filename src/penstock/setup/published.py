@@ -9,6 +9,7 @@ from penstock.language import said
 from penstock.plan import identity_statement
 from penstock.postgres import publication
 from penstock.setup.step import Back, State, Step, by_hand, right
+from penstock.setup.terraform import resource
 from penstock.table import ReplicaIdentity
 
 if TYPE_CHECKING:
@@ -58,31 +59,44 @@ def _maintains(found: Any, relations: Sequence[Any]) -> bool:
 
 def _made(asked: Asked, tables: Sequence[Table], relations: Sequence[Any]) -> Iterator[Step]:
     name = asked.pipe.publication
-    lack = publication.lack(asked.source, name, tables, owned=False)
+    lack = publication.lacking(asked.source, name, tables, owned=False)
     if lack is None or not tables:
         yield right("publication", name, said("it publishes the tables"))
         return
     (server,) = asked.fetch("administrator")
-    fix = Fix(sql=(f"{lack.statement.as_string(asked.source)};",))
-    what = said("it publishes {count} tables", count=len(lack.tables or tables))
+    fix = Fix(sql=(lack.statement,), terraform="" if lack.exists else _terraform(asked, name, tables))
+    what = said("it publishes {count} tables", count=len(lack.tables))
     theirs = sorted({each.owner for each in relations if not each.may_act})
-    if theirs or not (lack.tables or server.may_create):
+    if theirs:
         advice = said(
-            "Run it as the owner of the tables, who may create in the database: {owners}", owners=", ".join(theirs)
+            "Run it as somebody who owns all of the tables; now they belong to {owners} too.", owners=", ".join(theirs)
         )
-        yield by_hand("publication", name, what, Fix(advice=advice, sql=fix.sql))
-        return
-    back = (
-        _withdrawn(asked, name, lack.tables)
-        if lack.tables
-        else (asked.statement("DROP PUBLICATION {name};", name=name),)
-    )
+        yield by_hand("publication", name, what, Fix(advice=advice) + fix)
+    elif not (lack.exists or server.may_create):
+        advice = said("Run it as somebody who may create in the database.")
+        yield by_hand("publication", name, what, Fix(advice=advice) + fix)
+    else:
+        drop = (asked.statement("DROP PUBLICATION {name};", name=name),)
+        back = _withdrawn(asked, name, lack.tables) if lack.exists else drop
+        yield Step(
+            "publication",
+            name,
+            what,
+            State.NEEDED,
+            fix,
+            back=tuple(Back("sql", each) for each in back),
+            apply=lambda: asked.run(lack.statement),
+        )
 
-    def apply() -> None:
-        publication.complete(asked.source, name, lack)
 
-    returns = tuple(Back("sql", each) for each in back)
-    yield Step("publication", name, what, State.NEEDED, fix, back=returns, apply=apply)
+def _terraform(asked: Asked, name: str, tables: Sequence[Table]) -> str:
+    values = {
+        "name": name,
+        "database": asked.database,
+        "tables": [table.full_name for table in tables],
+        "publish_via_partition_root_param": True,
+    }
+    return resource("postgresql_publication", name, values)
 
 
 def _withdrawn(asked: Asked, name: str, tables: Sequence[Table]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from penstock.language import said
 from penstock.setup.password import Password, verifier
 from penstock.setup.published import published
 from penstock.setup.step import Back, State, Step, by_hand, right
+from penstock.setup.terraform import Expression, resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,18 +40,14 @@ def steps(asked: Asked) -> list[Step]:
     return made
 
 
-def change(
-    asked: Asked, which: tuple[str, str], what: str, *, do: Iterable[str], back: Iterable[str], may: bool = True
-) -> Step:
+def change(asked: Asked, which: tuple[str, str], what: str, *, fix: Fix, back: Iterable[str], may: bool = True) -> Step:
     """A step that is statements; by hand where this administrator may not run them."""
     name, subject = which
-    statements = tuple(do)
-    fix = Fix(sql=statements)
     if not may:
         advice = said("This administrator may not do that: run it as the owner, or as a superuser.")
         return by_hand(name, subject, what, replace(fix, advice=advice))
     returns = tuple(Back("sql", each) for each in back)
-    return Step(name, subject, what, State.NEEDED, fix, back=returns, apply=lambda: asked.run(*statements))
+    return Step(name, subject, what, State.NEEDED, fix, back=returns, apply=lambda: asked.run(*fix.sql))
 
 
 # The role
@@ -63,7 +60,7 @@ def _role(asked: Asked, found: Any) -> Iterator[Step]:
     elif not found.may_login:
         what = said("the role may log in")
         do, back = (asked.statement(f"ALTER ROLE {{role}} {each};", role=role) for each in ("LOGIN", "NOLOGIN"))
-        yield change(asked, ("role", role), what, do=[do], back=[back])
+        yield change(asked, ("role", role), what, fix=Fix(sql=(do,)), back=[back])
     else:
         yield right("role", role, said("the role is there, with the password that it has"))
 
@@ -73,8 +70,8 @@ def _new_role(asked: Asked) -> Iterator[Step]:
     password = Password.of(asked.pipe.source, shown=asked.show_password)
     create = asked.statement("CREATE ROLE {role} LOGIN", role=role)
     drop = Back("sql", asked.statement("DROP ROLE {role};", role=role))
-    shown = Fix(sql=(f"{create} PASSWORD '…';",))
-    if password.lack:
+    shown = Fix(sql=(f"{create} PASSWORD '…';",), terraform=_role_resource(asked))
+    if password.lack and not asked.tokens:
         advice = said(
             "Say where the pipe finds the role's password: password = {place} in [source]; setup makes one and writes it there.",
             place='{ file = "…" }',
@@ -102,6 +99,14 @@ def _new_role(asked: Asked) -> Iterator[Step]:
     yield Step("role", role, what, State.NEEDED, shown, back=(drop, *password.back), apply=apply)
 
 
+def _role_resource(asked: Asked) -> str:
+    """With the right to replicate, for there it is the role's own."""
+    values: dict[str, object] = {"name": asked.role, "login": True, "password": Expression("var.penstock_password")}
+    granted = [each for each in asked.provider.replicate if each.startswith("GRANT ")]
+    right_to = {"roles": [each.split()[1] for each in granted]} if granted else {"replication": True}
+    return resource("postgresql_role", asked.role, {**values, **right_to})
+
+
 def _rights(asked: Asked, found: Any) -> Iterator[Step]:
     role, facts = asked.role, asked.provider
     if found is not None and not found.may_connect:
@@ -111,6 +116,8 @@ def _rights(asked: Asked, found: Any) -> Iterator[Step]:
         yield right("replication", role, what)
     else:
         yield _attribute("replication", what, facts.replicate, asked=asked)
+    if asked.tokens == "aws-iam" and "rds_iam" not in (found.member_of if found else ()):
+        yield _attribute("tokens", said("the role logs in with tokens of IAM"), facts.tokens.sql, asked=asked)
     if facts.timeout == "role" and facts.name != "generic":  # the guides of those providers ask for it
         yield from _sender_timeout(asked, found)
 
@@ -118,7 +125,9 @@ def _rights(asked: Asked, found: Any) -> Iterator[Step]:
 def _attribute(name: str, what: str, templates: Iterable[str], *, asked: Asked) -> Step:
     """Something that the provider's statements give the role."""
     give = [each.format(role=asked.statement("{role}", role=asked.role)) for each in templates]
-    return change(asked, (name, asked.role), what, do=give, back=[_opposite(each) for each in reversed(give)])
+    return change(
+        asked, (name, asked.role), what, fix=Fix(sql=tuple(give)), back=[_opposite(each) for each in reversed(give)]
+    )
 
 
 def _sender_timeout(asked: Asked, found: Any) -> Iterator[Step]:
@@ -130,17 +139,17 @@ def _sender_timeout(asked: Asked, found: Any) -> Iterator[Step]:
     alter = asked.statement("ALTER ROLE {role}", role=asked.role)
     value = sql.Literal(before.partition("=")[2]).as_string(asked.source)
     back = f"{alter} SET wal_sender_timeout = {value};" if before else f"{alter} RESET wal_sender_timeout;"
-    do = f"{alter} SET wal_sender_timeout = 0;"
-    yield change(asked, ("wal_sender_timeout", asked.role), what, do=[do], back=[back])
+    fix = Fix(sql=(f"{alter} SET wal_sender_timeout = 0;",))
+    yield change(asked, ("wal_sender_timeout", asked.role), what, fix=fix, back=[back])
 
 
 def _may_connect(asked: Asked) -> Step:
     """PUBLIC may connect, unless that was taken away."""
-    database = str(asked.source.info.dbname)
+    database = asked.database
     names = {"database": database, "role": asked.role}
     give = asked.statement("GRANT CONNECT ON DATABASE {database} TO {role};", **names)
     back = asked.statement("REVOKE CONNECT ON DATABASE {database} FROM {role};", **names)
-    return change(asked, ("connect", database), said("the role may connect"), do=[give], back=[back])
+    return change(asked, ("connect", database), said("the role may connect"), fix=Fix(sql=(give,)), back=[back])
 
 
 def _opposite(give: str) -> str:
@@ -162,7 +171,8 @@ def _schemas(asked: Asked, relations: list[Any]) -> Iterator[Step]:
             continue
         give = asked.statement("GRANT USAGE ON SCHEMA {schema} TO {role};", schema=schema, role=asked.role)
         back = asked.statement("REVOKE USAGE ON SCHEMA {schema} FROM {role};", schema=schema, role=asked.role)
-        yield change(asked, ("schema", schema), what, do=[give], back=[back], may=one.may_grant_schema)
+        fix = Fix(sql=(give,), terraform=_grant(asked, "schema", schema, privileges=["USAGE"]))
+        yield change(asked, ("schema", schema), what, fix=fix, back=[back], may=one.may_grant_schema)
 
 
 def _tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
@@ -182,8 +192,11 @@ def _tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
             )
             for each in names
         ]
-        do = [f"GRANT SELECT ON TABLE {listed} TO {role};"]
-        yield change(asked, ("tables", schema), what, do=do, back=back, may=may)
+        fix = Fix(
+            sql=(f"GRANT SELECT ON TABLE {listed} TO {role};",),
+            terraform=_grant(asked, "table", schema, privileges=["SELECT"], objects=names),
+        )
+        yield change(asked, ("tables", schema), what, fix=fix, back=back, may=may)
 
 
 def _later_tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
@@ -207,7 +220,18 @@ def _later_tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
         back = asked.statement(
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} REVOKE SELECT ON TABLES FROM {role};", **names
         )
-        yield change(asked, ("later tables", subject), what, do=[give], back=[back], may=each.may_act)
+        fix = Fix(sql=(give,), terraform=_defaults(asked, **names))
+        yield change(asked, ("later tables", subject), what, fix=fix, back=[back], may=each.may_act)
+
+
+def _grant(asked: Asked, kind: str, schema: str, **what: list[str]) -> str:
+    values = {"database": asked.database, "role": asked.role, "schema": schema, "object_type": kind, **what}
+    return resource("postgresql_grant", f"{asked.role}_{kind}_{schema}", values)
+
+
+def _defaults(asked: Asked, *, owner: str, schema: str, role: str) -> str:
+    values = {"database": asked.database, "role": role, "schema": schema, "owner": owner, "object_type": "table"}
+    return resource("postgresql_default_privileges", f"{role}_{owner}_{schema}", {**values, "privileges": ["SELECT"]})
 
 
 def _row_security(asked: Asked, found: Any, relations: list[Any]) -> Iterator[Step]:
