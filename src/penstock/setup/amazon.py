@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Api:
 
     region: str
     session: Any
+    clients: dict[str, Any] = field(default_factory=dict)  # by service; one takes a moment to make
 
     @classmethod
     def of(cls, asked: Asked, region: str = "") -> Api:
@@ -41,7 +42,9 @@ class Api:
             import boto3
         except ImportError:
             raise ConfigError(said("Amazon's library is not installed"), hint="pip install 'penstock[aws]'") from None
-        session = boto3.Session(region_name=region)
+        if boto3.DEFAULT_SESSION is None:
+            boto3.setup_default_session()
+        session = boto3.DEFAULT_SESSION
         if session.get_credentials() is None:
             raise ConfigError(
                 said("there are no credentials of Amazon's here"),
@@ -59,10 +62,11 @@ class Api:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        settings = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard"})
-        client = self.session.client(service, config=settings)
+        if service not in self.clients:
+            settings = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard"})
+            self.clients[service] = self.session.client(service, region_name=self.region, config=settings)
         try:
-            answer: dict[str, Any] = getattr(client, operation)(**parameters)
+            answer: dict[str, Any] = getattr(self.clients[service], operation)(**parameters)
         except ClientError as error:
             told = error.response["Error"]
             if told.get("Code") in absent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -59,6 +60,14 @@ class Asked:
         if self._connection is None or self._connection.closed:
             self._connection = self.connector.connect()
         return self._connection
+
+    def answers(self) -> bool:
+        """Whether the server can be reached, if only to say no: otherwise a firewall may be in the way."""
+        try:
+            _ = self.source
+        except SourceError as error:
+            return re.search(r"time-?d? ?out", error.message) is None
+        return True
 
     def close(self) -> None:
         """Close the connection: the next look makes a new one."""

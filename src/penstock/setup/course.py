@@ -15,7 +15,7 @@ from penstock.finding import Fix
 from penstock.language import said
 from penstock.postgres import slot
 from penstock.postgres.connection import translate
-from penstock.setup import aws, network, password, server, source
+from penstock.setup import aws, azure, network, password, server, source
 from penstock.setup.step import State, Step, by_hand
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 USUAL: tuple[Stage, ...] = (server.steps, source.steps)
 AMAZON = (network.steps, aws.steps, *USUAL)
-STAGES: dict[str, tuple[Stage, ...]] = {"aurora": AMAZON, "rds": AMAZON}
+STAGES: dict[str, tuple[Stage, ...]] = {"aurora": AMAZON, "rds": AMAZON, "azure": (azure.steps, *USUAL)}
 """By provider; those that are not named have the usual ones."""
 
 

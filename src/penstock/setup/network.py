@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import ConfigError, SourceError
+from penstock.errors import ConfigError
 from penstock.finding import Fix
 from penstock.language import said
+from penstock.setup.address import PORT, let_in
 from penstock.setup.amazon import Api, command
 from penstock.setup.amazon_servers import find
 from penstock.setup.step import Back, State, Step, by_hand, right
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from penstock.setup.asked import Asked
 
-PORT = 5432
 TAG = "penstock"
 
 
@@ -29,24 +28,16 @@ def steps(asked: Asked) -> list[Step]:
     except ConfigError:
         return []
     made = list(_private_link(asked, api)) if "endpoint_service" in asked.choices else []
-    if "address" in asked.choices or not _answers(asked):
+    if "address" in asked.choices or not asked.answers():
         made += _rule(asked, api)
     return made
-
-
-def _answers(asked: Asked) -> bool:
-    try:
-        _ = asked.source
-    except SourceError as error:
-        return "timeout" not in error.message and "timed out" not in error.message
-    return True
 
 
 # The security group
 
 
 def _rule(asked: Asked, api: Api) -> Iterator[Step]:
-    address = _address(asked)
+    address = let_in(asked)
     if not address:
         advice = said("Give the address that Penstock's connections come from: --with address=203.0.113.7/32")
         what = said("nobody answers: its security group may not let this machine in")
@@ -107,32 +98,6 @@ def _lets_in(rule: dict[str, Any], address: str, port: int) -> bool:
     ranges += [each["CidrIpv6"] for each in rule.get("Ipv6Ranges", ())]
     networks = map(ipaddress.ip_network, ranges)
     return ports and any(each.version == wanted.version and wanted.subnet_of(each) for each in networks)  # type: ignore[arg-type]
-
-
-def _address(asked: Asked) -> str:
-    """The network that is let in: as it was given, or this machine's address where the server's is private, too."""
-    given = asked.choices.get("address", "")
-    if given:
-        try:
-            return str(ipaddress.ip_network(given))
-        except ValueError:
-            raise ConfigError(
-                f"--with address={given} is not an address", hint="Write it as 203.0.113.7/32 or 203.0.113.0/28."
-            ) from None
-    return _own_address(asked.host)
-
-
-def _own_address(host: str) -> str:
-    """By the route to a private address, which nobody translates on the way; nothing is sent."""
-    try:
-        family, _, _, _, target = socket.getaddrinfo(host, PORT, type=socket.SOCK_DGRAM)[0]
-        if not ipaddress.ip_address(target[0]).is_private:
-            return ""
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(target)
-            return str(ipaddress.ip_network(probe.getsockname()[0]))
-    except (OSError, ValueError):
-        return ""
 
 
 # PrivateLink

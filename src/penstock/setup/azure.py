@@ -1,0 +1,308 @@
+"""Azure Database for PostgreSQL, Flexible Server: its parameters, the restart that they need, its firewall, and what to know of its endpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableError
+from penstock.finding import Fix
+from penstock.language import said
+from penstock.setup.address import let_in
+from penstock.setup.step import Back, State, Step, by_hand, right
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from penstock.setup.asked import Asked
+
+SYNCED_SLOTS_SINCE = 17
+poll_seconds = 5.0  # between two looks at a server that is changing; tests look more often
+
+
+def client(subscription: str) -> Any:
+    """Azure's API. Credentials are found as every program of Azure's finds them. Raises ConfigError."""
+    try:
+        from azure.identity import DefaultAzureCredential
+        from azure.mgmt.postgresqlflexibleservers import PostgreSQLManagementClient
+    except ImportError:
+        raise ConfigError(said("Azure's library is not installed"), hint="pip install 'penstock[azure]'") from None
+    return PostgreSQLManagementClient(DefaultAzureCredential(), subscription)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A flexible server."""
+
+    api: Any
+    subscription: str
+    group: str  # its resource group
+    name: str
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"server {self.name}"
+
+    def described(self) -> Any:
+        """Its properties as they are now."""
+        with _told(f"server {self.name}"):
+            return self.api.servers.get(self.group, self.name).properties
+
+    def parameter(self, name: str) -> Any:
+        """A parameter's value, default, source, and whether it waits for a restart."""
+        with _told(f"parameter {name} of server {self.name}"):
+            return self.api.configurations.get(self.group, self.name, name).properties
+
+    def set(self, name: str, value: str, source: str = "user-override") -> None:
+        """Set a parameter, and wait until that is done."""
+        body = {"properties": {"value": value, "source": source}}
+        with _told(f"parameter {name} of server {self.name}"):
+            self.api.configurations.begin_update(
+                self.group, self.name, name, body, polling_interval=poll_seconds
+            ).result()
+
+    def restart(self) -> None:
+        """Restart it, and wait until it is back."""
+        with _told(f"restart of server {self.name}"):
+            self.api.servers.begin_restart(self.group, self.name, polling_interval=poll_seconds).result()
+
+
+@contextlib.contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """Azure's errors become Penstock's."""
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+
+    try:
+        yield
+    except ClientAuthenticationError as error:
+        raise ConfigError(
+            said("there are no credentials of Azure's here: {error}", error=error.message.splitlines()[0]),
+            hint=said("Run: az login; or do it by hand, as follows."),
+        ) from None
+    except HttpResponseError as error:
+        code = error.error.code if error.error else error.status_code
+        raise SourceRefusedError(
+            f"{doing}: {code}: {error.message.splitlines()[0]}",
+            hint="Let the credentials do that (the role Contributor of the server), or do it by hand and run setup again.",
+        ) from None
+    except AzureError as error:
+        raise SourceUnavailableError(
+            f"{doing}: {error.message}", hint="Check the way to Azure's API, and run it again."
+        ) from None
+
+
+def find(asked: Asked) -> Server:
+    """The server behind the source's host, which may be a virtual endpoint. Raises ConfigError where there is none."""
+    subscription = asked.choices.get("subscription") or os.environ.get("AZURE_SUBSCRIPTION_ID", "")
+    if not subscription:
+        raise ConfigError(
+            said("it is not known in which subscription the server is"),
+            hint=said("Set AZURE_SUBSCRIPTION_ID, or give it: --with subscription=…"),
+        )
+    api = client(subscription)
+    host, wanted = asked.host.lower(), asked.choices.get("server", "")
+    with _told("the list of servers"):
+        every = list(api.servers.list_by_subscription())
+    found = [(each.id.split("/")[4], each) for each in every]
+    for group, each in found:
+        if wanted == each.name or str(each.properties.fully_qualified_domain_name).lower() == host:
+            return Server(api, subscription, group, each.name)
+    for group, each in found:
+        server = Server(api, subscription, group, each.name)
+        if host in (name for _, names in endpoints(server) for name in names):
+            return server
+    raise ConfigError(
+        said("no server in the subscription {subscription} has the name {host}", subscription=subscription, host=host),
+        hint=said("Use credentials and the subscription that it is in; or name it: --with server=NAME."),
+    )
+
+
+def endpoints(server: Server) -> list[tuple[str, list[str]]]:
+    """Virtual endpoints: their kind, and their names."""
+    with _told(f"virtual endpoints of server {server.name}"):
+        found = list(server.api.virtual_endpoints.list_by_server(server.group, server.name))
+    return [
+        (str(each.properties.endpoint_type), [name.lower() for name in each.properties.virtual_endpoints or ()])
+        for each in found
+    ]
+
+
+def steps(asked: Asked) -> list[Step]:
+    """The server's firewall and parameters; people do it where there is no API here."""
+    try:
+        server = find(asked)
+        described = server.described()
+    except ConfigError as error:
+        facts = asked.facts()
+        fix = Fix(advice=error.hint) + asked.provider.switch_on(facts)
+        return [by_hand("Azure's API", facts["server"], error.message, fix)]
+    return [
+        *_firewall(asked, server, described),
+        *_parameters(asked, server, described),
+        *_endpoint(asked, server),
+    ]
+
+
+# Parameters
+
+
+def _wanted(asked: Asked, server: Server, described: Any) -> dict[str, str]:
+    """Parameters by name: for decoding, and for slots that live through a failover."""
+    wanted = {each.name: each.value for each in asked.provider.logical}
+    if _highly_available(described) and int(described.version) >= SYNCED_SLOTS_SINCE:
+        wanted |= {"sync_replication_slots": "on", "hot_standby_feedback": "on"}
+    return wanted
+
+
+def _highly_available(described: Any) -> bool:
+    mode = getattr(described.high_availability, "mode", None) or "Disabled"
+    return str(mode) != "Disabled"
+
+
+def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
+    waits = False
+    facts = asked.facts()
+    for name, value in _wanted(asked, server, described).items():
+        now = server.parameter(name)
+        waits = waits or bool(now.is_config_pending_restart)
+        what = said("it is {now}, and has to be {value}", now=now.value, value=value)
+        if str(now.value).lower() == value:
+            yield right("parameter", name, said("it is {value}", value=value))
+            continue
+        filled = {**facts, "parameter": name, "value": value}
+        fix = asked.provider.setting.filled(filled)
+        fix = Fix(cli=_in_group(fix.cli, server), console=fix.console, terraform=fix.terraform)
+        waits = waits or not now.is_dynamic_config
+        back = Back("azure parameter", name, {**_where(server), "value": str(now.value), "source": str(now.source)})
+        yield Step(
+            "parameter",
+            name,
+            what,
+            State.NEEDED,
+            fix,
+            undo_restarts="" if now.is_dynamic_config else server.title,
+            back=(back,),
+            apply=lambda name=name, value=value: server.set(name, value),  # type: ignore[misc]
+        )
+    if waits:
+        yield _restart(asked, server, facts)
+    if _highly_available(described) and int(described.version) < SYNCED_SLOTS_SINCE:
+        what = said("its slots survive a failover only with the extension pg_failover_slots")
+        yield by_hand("high availability", server.name, what, Fix(advice=asked.provider.failover))
+
+
+def _restart(asked: Asked, server: Server, facts: dict[str, str]) -> Step:
+    def apply() -> None:
+        server.restart()
+        asked.close()
+
+    fix = asked.provider.restart.filled(facts)
+    return Step(
+        "restart",
+        server.name,
+        said("the parameters take effect at a restart"),
+        State.NEEDED,
+        Fix(cli=_in_group(fix.cli, server), console=fix.console),
+        restarts=server.title,
+        apply=apply,
+    )
+
+
+def _in_group(cli: tuple[str, ...], server: Server) -> tuple[str, ...]:
+    return tuple(each.replace("RESOURCE-GROUP", server.group) for each in cli)
+
+
+def _endpoint(asked: Asked, server: Server) -> Iterator[Step]:
+    """A server with a virtual endpoint is better reached by it: it follows a promotion."""
+    writers = [name for _, names in endpoints(server) for name in names if ".writer." in name]
+    if not writers:
+        return
+    if asked.host.lower() in writers:
+        yield right("endpoint", asked.host, said("it follows the writer"))
+    else:
+        advice = said("Let the host in the pipe's DSN be {host}.", host=writers[0])
+        what = said("the server has a virtual endpoint, which follows a promotion; this name does not")
+        yield by_hand("endpoint", asked.host, what, Fix(advice=advice))
+
+
+# The firewall
+
+
+def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
+    if "address" not in asked.choices and asked.answers():
+        return
+    network = described.network
+    if str(getattr(network, "public_network_access", "Enabled")) == "Disabled":
+        what = said("it takes connections from its virtual network only")
+        advice = said("Run Penstock in that network, or make a private endpoint in yours, or use an SSH tunnel.")
+        yield by_hand("firewall", server.name, what, Fix(advice=advice))
+        return
+    address = let_in(asked)
+    if not address:
+        advice = said("Give the address that Penstock's connections come from: --with address=203.0.113.7/32")
+        what = said("nobody answers: its firewall may not let this machine in")
+        yield by_hand("firewall", server.name, what, Fix(advice=advice))
+        return
+    span = ipaddress.ip_network(address)
+    first, last = str(span[0]), str(span[-1])
+    what = said("{address} may connect", address=address)
+    rule = f"penstock_{asked.pipe.name}"
+    with _told(f"firewall of server {server.name}"):
+        rules = [each.properties for each in server.api.firewall_rules.list_by_server(server.group, server.name)]
+    if any(_covers(each, span) for each in rules):
+        yield right("firewall", server.name, what)
+        return
+    fix = asked.provider.allow.filled({**asked.facts(), "address": first})
+
+    def apply() -> None:
+        body = {"properties": {"startIpAddress": first, "endIpAddress": last}}
+        with _told(f"firewall of server {server.name}"):
+            server.api.firewall_rules.begin_create_or_update(
+                server.group, server.name, rule, body, polling_interval=poll_seconds
+            ).result()
+
+    back = Back("azure rule", rule, _where(server))
+    fix = Fix(cli=_in_group(fix.cli, server), console=fix.console, terraform=fix.terraform)
+    yield Step("firewall", server.name, what, State.NEEDED, fix, back=(back,), apply=apply)
+
+
+def _covers(rule: Any, span: Any) -> bool:
+    start, end = ipaddress.ip_address(rule.start_ip_address), ipaddress.ip_address(rule.end_ip_address)
+    return bool(start.version == span.version and start <= span[0] and span[-1] <= end)
+
+
+# Taking it back
+
+
+def _where(server: Server) -> dict[str, str | list[str]]:
+    return {"subscription": server.subscription, "group": server.group, "server": server.name}
+
+
+def _server(back: Back) -> Server:
+    given = {name: str(value) for name, value in back.arguments.items()}
+    return Server(client(given["subscription"]), given["subscription"], given["group"], given["server"])
+
+
+def undo_parameter(asked: Asked, back: Back) -> None:
+    """The value as it was, and the restart that it needs."""
+    server = _server(back)
+    server.set(back.what, str(back.arguments["value"]), str(back.arguments["source"]))
+    if server.parameter(back.what).is_config_pending_restart:
+        server.restart()
+        asked.close()
+
+
+def undo_rule(_asked: Asked, back: Back) -> None:
+    """Let the address in no more."""
+    server = _server(back)
+    with _told(f"firewall of server {server.name}"):
+        server.api.firewall_rules.begin_delete(
+            server.group, server.name, back.what, polling_interval=poll_seconds
+        ).result()
+
+
+UNDO = {"azure parameter": undo_parameter, "azure rule": undo_rule}

@@ -1,0 +1,273 @@
+"""penstock setup at Aurora and RDS: parameter groups, restarts, firewalls and private links, against a played API.
+
+The PostgreSQL behind it is a real one, which a reboot of the writer restarts with what the parameter group says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from tests.servers.postgres import PostgresServer
+from tests.servers.postgres_binaries import PASSWORD, SUPERUSER
+
+from penstock.config import Pipe, parse
+from penstock.setup import aws as amazon_steps
+from penstock.setup import course
+from penstock.setup.asked import Asked
+from penstock.setup.record import Record
+from penstock.setup.step import State, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fix_amazon import Amazon
+
+
+@dataclass
+class Operator:
+    """Somebody who answers as he was told to."""
+
+    restarts: bool = True
+    asked: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def tell(self, name: str, subject: str, what: str) -> None:
+        self.told.append(name)
+
+    def may_restart(self, what: str) -> bool:
+        self.asked.append(what)
+        return self.restarts
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer(16) as server:
+        with server.connect() as admin:
+            admin.execute("create table t (id int primary key)")
+            admin.execute("create role rds_replication replication")
+        yield server
+
+
+@pytest.fixture
+def source(server: PostgresServer, aws: Amazon) -> PostgresServer:
+    """As Aurora starts it: without logical decoding."""
+    server.restart(wal_level="replica")
+
+    def reboot(_name: str, values: dict[str, str]) -> None:
+        server.restart(wal_level="logical" if values.get("rds.logical_replication") == "1" else "replica")
+
+    aws.on_reboot = reboot
+    return server
+
+
+def pipe_at(host: str, server: PostgresServer, folder: Path) -> Pipe:
+    dsn = f"host={host} hostaddr=127.0.0.1 port={server.port} user=penstock_aws dbname=postgres"
+    return parse(
+        {
+            "pipe": {"name": "shop"},
+            "source": {"dsn": dsn, "password": {"file": str(folder / "secret")}},
+            "destination": {"dsn": "chdb:///nowhere"},
+        },
+        origin="test",
+    )
+
+
+def asking(pipe: Pipe, choices: dict[str, str] | None = None) -> contextlib.closing[Asked]:
+    return contextlib.closing(Asked.of(pipe, f"user={SUPERUSER} password={PASSWORD}", choices=choices or {}))
+
+
+def plan(pipe: Pipe, **choices: str) -> list[Step]:
+    with asking(pipe, choices) as asked:
+        return course.look(asked)
+
+
+def apply(pipe: Pipe, folder: Path, operator: Operator, **choices: str) -> dict[str, str]:
+    """What is left to do afterwards."""
+    with asking(pipe, choices) as asked:
+        return left(course.apply(asked, Record(folder, "shop"), operator))
+
+
+def undo(pipe: Pipe, folder: Path, operator: Operator) -> None:
+    with asking(pipe) as asked:
+        course.undo(asked, Record(folder, "shop"), operator)
+    assert Record(folder, "shop").done == []
+
+
+def left(steps: list[Step]) -> dict[str, str]:
+    return {
+        step.name: step.state.value for step in steps if step.state is not State.RIGHT and step.name != "definition"
+    }
+
+
+def test_a_cluster_with_the_default_group(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    pipe = pipe_at(aws.cluster("shop", "shop-1", "shop-2"), source, tmp_path)
+    aws.moves_at_reboot = True
+    steps = plan(pipe)
+    assert [step.name for step in steps if step.state is State.NEEDED][:4] == [
+        "parameter group",
+        "attach",
+        "restart",
+        "role",
+    ]
+    assert next(line for step in steps for line in step.fix.cli) == (
+        "aws rds create-db-cluster-parameter-group --region us-east-1"
+        " --db-cluster-parameter-group-name penstock-shop-aurora-postgresql16"
+        " --db-parameter-group-family aurora-postgresql16 --description 'Logical replication of shop'"
+    )
+    assert aws.rebooted == []
+    operator = Operator()
+    assert apply(pipe, tmp_path, operator) == {}
+    assert aws.rebooted == ["shop-1", "shop-2"]
+    assert operator.asked == ["cluster shop"]
+    assert aws.attached("shop") == "penstock-shop-aurora-postgresql16"
+    assert aws.values("penstock-shop-aurora-postgresql16") == {"rds.logical_replication": "1"}
+    assert show(source) == "logical"
+    assert left(plan(pipe)) == {}
+    undo(pipe, tmp_path, operator)
+    assert aws.attached("shop") == "default.aurora-postgresql16"
+    assert "penstock-shop-aurora-postgresql16" not in aws.backend.db_cluster_parameter_groups
+    assert show(source) == "replica"
+    with source.connect() as admin:
+        assert admin.execute("select from pg_roles where rolname = 'penstock_aws'").fetchall() == []
+
+
+def show(server: PostgresServer) -> str:
+    with server.connect() as admin:
+        return str(admin.execute("show wal_level").fetchone()[0])  # type: ignore[index]
+
+
+def test_a_group_of_somebodys_is_changed_where_it_is(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    aws.group("mine", {"work_mem": "65536"})
+    pipe = pipe_at(aws.cluster("shop", "shop-1", group="mine"), source, tmp_path)
+    before = aws.values("mine")
+    operator = Operator()
+    assert apply(pipe, tmp_path, operator, wal_sender_timeout="0") == {}
+    assert aws.attached("shop") == "mine"
+    assert aws.values("mine") == {**before, "rds.logical_replication": "1", "wal_sender_timeout": "0"}
+    undo(pipe, tmp_path, operator)
+    assert (aws.values("mine"), show(source)) == (before, "replica")
+    assert aws.rebooted == ["shop-1", "shop-1"]
+
+
+def test_a_group_that_others_have_too_is_copied(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    many = {f"setting_{number}": str(number) for number in range(30)}
+    aws.group("ours", {**many, "rds.logical_replication": "0"})
+    other = aws.cluster("other", "other-1", group="ours")
+    pipe = pipe_at(aws.cluster("shop", "shop-1", group="ours"), source, tmp_path)
+    operator = Operator()
+    assert apply(pipe, tmp_path, operator) == {}
+    assert aws.values(aws.attached("shop")) == {**many, "rds.logical_replication": "1"}
+    assert aws.values("ours") == {**many, "rds.logical_replication": "0"}
+    assert other
+    undo(pipe, tmp_path, operator)
+    assert aws.attached("shop") == "ours"
+
+
+def test_a_restart_that_may_not_be_is_left(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+    assert apply(pipe, tmp_path, Operator(restarts=False)) == {"restart": "needed", "wal_level": "by hand"}
+    assert aws.rebooted == []
+    with source.connect() as admin:  # everything else is done
+        assert admin.execute("select rolreplication or pg_has_role(oid, 'rds_replication', 'member') from pg_roles"
+                             " where rolname = 'penstock_aws'").fetchall() == [(True,)]  # fmt: skip
+    assert left(plan(pipe)) == {"restart": "needed", "wal_level": "by hand"}
+    assert apply(pipe, tmp_path, Operator()) == {}
+    undo(pipe, tmp_path, Operator())
+
+
+def test_what_a_crash_left_half_done_is_finished_and_taken_back(
+    aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+
+    class Cut(Exception):
+        pass
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(amazon_steps, "_set", cut)
+        with pytest.raises(Cut):
+            apply(pipe, tmp_path, Operator())
+    assert aws.values("penstock-shop-aurora-postgresql16") == {}
+    assert [step.name for step in plan(pipe) if step.state is State.NEEDED][:2] == ["parameter group", "attach"]
+    undo(pipe, tmp_path, Operator())
+    assert "penstock-shop-aurora-postgresql16" not in aws.backend.db_cluster_parameter_groups
+
+
+def test_an_instance_of_rds(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    assert apply(pipe, tmp_path, Operator()) == {}
+    assert (aws.rebooted, show(source)) == (["solo"], "logical")
+    undo(pipe, tmp_path, Operator())
+    assert (aws.rebooted, show(source)) == (["solo", "solo"], "replica")
+
+
+def test_people_do_it_where_the_api_cannot(
+    aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = pipe_at("other.cluster-abc.us-east-1.rds.amazonaws.com", source, tmp_path)
+    (step,) = [step for step in plan(pipe) if step.name == "Amazon's API"]
+    assert (step.state, step.what) == (
+        State.BY_HAND,
+        "no cluster or instance in us-east-1 has the endpoint other.cluster-abc.us-east-1.rds.amazonaws.com",
+    )
+    assert "modify-db-cluster-parameter-group --region us-east-1" in " ".join(step.fix.cli)
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    (step,) = [step for step in plan(pipe) if step.name == "Amazon's API"]
+    assert step.what == "there are no credentials of Amazon's here"
+
+
+def test_the_security_group_lets_an_address_in(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    (group,) = [each["VpcSecurityGroupId"] for each in aws.backend.databases["solo"].vpc_security_group_membership_list]
+
+    def rules() -> list[str]:
+        found = aws.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+        return [each["CidrIp"] for rule in found if rule.get("FromPort") == 5432 for each in rule["IpRanges"]]
+
+    before = rules()
+    (step,) = [each for each in plan(pipe, address="203.0.113.7/32") if each.name == "security group"]
+    assert step.state is State.NEEDED
+    assert "203.0.113.7/32" in step.fix.terraform
+    assert apply(pipe, tmp_path, Operator(), address="203.0.113.7/32") == {}
+    assert rules() == [*before, "203.0.113.7/32"]
+    (step,) = [each for each in plan(pipe, address="203.0.113.7/32") if each.name == "security group"]
+    assert step.state is State.RIGHT
+    undo(pipe, tmp_path, Operator())
+    assert rules() == before
+
+
+def test_a_private_link_waits_to_be_accepted(
+    aws: Amazon, source: PostgresServer, tmp_path: Path, unaccepted: Callable[[], None]
+) -> None:
+    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    vpc = aws.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    subnet = aws.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    service = "com.amazonaws.vpce.us-east-1.vpce-svc-1"
+    choices = {"endpoint_service": service, "vpc": vpc, "subnets": subnet}
+
+    def link() -> Step:
+        (step,) = [each for each in plan(pipe, **choices) if each.name == "private link"]
+        return step
+
+    assert [step.state for step in plan(pipe, endpoint_service=service) if step.name == "private link"] == [
+        State.BY_HAND
+    ]
+    assert link().state is State.NEEDED
+    assert apply(pipe, tmp_path, Operator(), **choices) == {"private link": "by hand"}
+    assert "accept-vpc-endpoint-connections" in link().fix.cli[0]
+    unaccepted()
+    assert link().state is State.RIGHT
+    undo(pipe, tmp_path, Operator())
+    assert [each for each in aws.ec2.describe_vpc_endpoints()["VpcEndpoints"] if each["State"] != "deleted"] == []
