@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fix_amazon",
+    "tests.fix_azure",
     "tests.fix_clickhouse",
     "tests.fix_frames",
     "tests.fix_postgres",

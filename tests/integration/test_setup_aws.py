@@ -5,20 +5,14 @@ The PostgreSQL behind it is a real one, which a reboot of the writer restarts wi
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from tests.servers.postgres import PostgresServer
-from tests.servers.postgres_binaries import PASSWORD, SUPERUSER
+from tests.setups import ROLE, Operator, apply, left, pipe_at, plan, step_of, undo
 
-from penstock.config import Pipe, parse
 from penstock.setup import aws as amazon_steps
-from penstock.setup import course
-from penstock.setup.asked import Asked
-from penstock.setup.record import Record
 from penstock.setup.step import State, Step
 
 if TYPE_CHECKING:
@@ -26,22 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fix_amazon import Amazon
-
-
-@dataclass
-class Operator:
-    """Somebody who answers as he was told to."""
-
-    restarts: bool = True
-    asked: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-
-    def tell(self, name: str, subject: str, what: str) -> None:
-        self.told.append(name)
-
-    def may_restart(self, what: str) -> bool:
-        self.asked.append(what)
-        return self.restarts
 
 
 @pytest.fixture(scope="module")
@@ -63,45 +41,6 @@ def source(server: PostgresServer, aws: Amazon) -> PostgresServer:
 
     aws.on_reboot = reboot
     return server
-
-
-def pipe_at(host: str, server: PostgresServer, folder: Path) -> Pipe:
-    dsn = f"host={host} hostaddr=127.0.0.1 port={server.port} user=penstock_aws dbname=postgres"
-    return parse(
-        {
-            "pipe": {"name": "shop"},
-            "source": {"dsn": dsn, "password": {"file": str(folder / "secret")}},
-            "destination": {"dsn": "chdb:///nowhere"},
-        },
-        origin="test",
-    )
-
-
-def asking(pipe: Pipe, choices: dict[str, str] | None = None) -> contextlib.closing[Asked]:
-    return contextlib.closing(Asked.of(pipe, f"user={SUPERUSER} password={PASSWORD}", choices=choices or {}))
-
-
-def plan(pipe: Pipe, **choices: str) -> list[Step]:
-    with asking(pipe, choices) as asked:
-        return course.look(asked)
-
-
-def apply(pipe: Pipe, folder: Path, operator: Operator, **choices: str) -> dict[str, str]:
-    """What is left to do afterwards."""
-    with asking(pipe, choices) as asked:
-        return left(course.apply(asked, Record(folder, "shop"), operator))
-
-
-def undo(pipe: Pipe, folder: Path, operator: Operator) -> None:
-    with asking(pipe) as asked:
-        course.undo(asked, Record(folder, "shop"), operator)
-    assert Record(folder, "shop").done == []
-
-
-def left(steps: list[Step]) -> dict[str, str]:
-    return {
-        step.name: step.state.value for step in steps if step.state is not State.RIGHT and step.name != "definition"
-    }
 
 
 def test_a_cluster_with_the_default_group(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
@@ -133,7 +72,7 @@ def test_a_cluster_with_the_default_group(aws: Amazon, source: PostgresServer, t
     assert "penstock-shop-aurora-postgresql16" not in aws.backend.db_cluster_parameter_groups
     assert show(source) == "replica"
     with source.connect() as admin:
-        assert admin.execute("select from pg_roles where rolname = 'penstock_aws'").fetchall() == []
+        assert admin.execute("select from pg_roles where rolname = %s", (ROLE,)).fetchall() == []
 
 
 def show(server: PostgresServer) -> str:
@@ -174,7 +113,7 @@ def test_a_restart_that_may_not_be_is_left(aws: Amazon, source: PostgresServer, 
     assert aws.rebooted == []
     with source.connect() as admin:  # everything else is done
         assert admin.execute("select rolreplication or pg_has_role(oid, 'rds_replication', 'member') from pg_roles"
-                             " where rolname = 'penstock_aws'").fetchall() == [(True,)]  # fmt: skip
+                             " where rolname = %s", (ROLE,)).fetchall() == [(True,)]  # fmt: skip
     assert left(plan(pipe)) == {"restart": "needed", "wal_level": "by hand"}
     assert apply(pipe, tmp_path, Operator()) == {}
     undo(pipe, tmp_path, Operator())
@@ -213,7 +152,7 @@ def test_people_do_it_where_the_api_cannot(
     aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = pipe_at("other.cluster-abc.us-east-1.rds.amazonaws.com", source, tmp_path)
-    (step,) = [step for step in plan(pipe) if step.name == "Amazon's API"]
+    step = step_of(plan(pipe), "Amazon's API")
     assert (step.state, step.what) == (
         State.BY_HAND,
         "no cluster or instance in us-east-1 has the endpoint other.cluster-abc.us-east-1.rds.amazonaws.com",
@@ -224,7 +163,7 @@ def test_people_do_it_where_the_api_cannot(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    (step,) = [step for step in plan(pipe) if step.name == "Amazon's API"]
+    step = step_of(plan(pipe), "Amazon's API")
     assert step.what == "there are no credentials of Amazon's here"
 
 
@@ -237,12 +176,12 @@ def test_the_security_group_lets_an_address_in(aws: Amazon, source: PostgresServ
         return [each["CidrIp"] for rule in found if rule.get("FromPort") == 5432 for each in rule["IpRanges"]]
 
     before = rules()
-    (step,) = [each for each in plan(pipe, address="203.0.113.7/32") if each.name == "security group"]
+    step = step_of(plan(pipe, address="203.0.113.7/32"), "security group")
     assert step.state is State.NEEDED
     assert "203.0.113.7/32" in step.fix.terraform
     assert apply(pipe, tmp_path, Operator(), address="203.0.113.7/32") == {}
     assert rules() == [*before, "203.0.113.7/32"]
-    (step,) = [each for each in plan(pipe, address="203.0.113.7/32") if each.name == "security group"]
+    step = step_of(plan(pipe, address="203.0.113.7/32"), "security group")
     assert step.state is State.RIGHT
     undo(pipe, tmp_path, Operator())
     assert rules() == before
@@ -258,8 +197,7 @@ def test_a_private_link_waits_to_be_accepted(
     choices = {"endpoint_service": service, "vpc": vpc, "subnets": subnet}
 
     def link() -> Step:
-        (step,) = [each for each in plan(pipe, **choices) if each.name == "private link"]
-        return step
+        return step_of(plan(pipe, **choices), "private link")
 
     assert [step.state for step in plan(pipe, endpoint_service=service) if step.name == "private link"] == [
         State.BY_HAND

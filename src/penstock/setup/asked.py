@@ -66,7 +66,7 @@ class Asked:
         try:
             _ = self.source
         except SourceError as error:
-            return re.search(r"time-?d? ?out", error.message) is None
+            return re.search(r"timed? ?out", error.message) is None
         return True
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Azure Database for PostgreSQL, Flexible Server: its parameters, the restart that they need, its firewall, and what to know of its endpoints."""
+"""Azure Database for PostgreSQL, Flexible Server: its parameters, the restart they need, its firewall and its endpoints."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def endpoints(server: Server) -> list[tuple[str, list[str]]]:
     with _told(f"virtual endpoints of server {server.name}"):
         found = list(server.api.virtual_endpoints.list_by_server(server.group, server.name))
     return [
-        (str(each.properties.endpoint_type), [name.lower() for name in each.properties.virtual_endpoints or ()])
+        (_word(each.properties.endpoint_type), [name.lower() for name in each.properties.virtual_endpoints or ()])
         for each in found
     ]
 
@@ -159,8 +159,12 @@ def _wanted(asked: Asked, server: Server, described: Any) -> dict[str, str]:
 
 
 def _highly_available(described: Any) -> bool:
-    mode = getattr(described.high_availability, "mode", None) or "Disabled"
-    return str(mode) != "Disabled"
+    return described.high_availability is not None and _word(described.high_availability.mode) not in ("", "Disabled")
+
+
+def _word(value: Any) -> str:
+    """One of Azure's words, which come as enums or as texts."""
+    return str(getattr(value, "value", value) or "")
 
 
 def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
@@ -177,7 +181,7 @@ def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
         fix = asked.provider.setting.filled(filled)
         fix = Fix(cli=_in_group(fix.cli, server), console=fix.console, terraform=fix.terraform)
         waits = waits or not now.is_dynamic_config
-        back = Back("azure parameter", name, {**_where(server), "value": str(now.value), "source": str(now.source)})
+        back = Back("azure parameter", name, {**_where(server), "value": str(now.value), "source": _word(now.source)})
         yield Step(
             "parameter",
             name,
@@ -235,8 +239,7 @@ def _endpoint(asked: Asked, server: Server) -> Iterator[Step]:
 def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
     if "address" not in asked.choices and asked.answers():
         return
-    network = described.network
-    if str(getattr(network, "public_network_access", "Enabled")) == "Disabled":
+    if described.network is not None and _word(described.network.public_network_access) == "Disabled":
         what = said("it takes connections from its virtual network only")
         advice = said("Run Penstock in that network, or make a private endpoint in yours, or use an SSH tunnel.")
         yield by_hand("firewall", server.name, what, Fix(advice=advice))
