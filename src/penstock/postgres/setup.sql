@@ -29,7 +29,9 @@ select n.nspname as schema, c.relname as name, pg_catalog.pg_get_userbyid(c.relo
        has_schema_privilege(n.oid, 'usage with grant option') as may_grant_schema,
        has_table_privilege(c.oid, 'select with grant option') as may_grant,
        pg_catalog.pg_has_role(c.relowner, 'usage') as may_act,
-       exists (
+       coalesce(r.rolsuper, false) or exists (
+           select from pg_catalog.pg_roles m where m.rolname = 'pg_read_all_data' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage')
+       ) or exists (
            select from pg_catalog.pg_default_acl d, aclexplode(d.defaclacl) g
            where d.defaclobjtype = 'r' and d.defaclnamespace in (0, n.oid) and d.defaclrole = c.relowner
              and g.grantee in (0, r.oid) and g.privilege_type = 'SELECT'

@@ -133,17 +133,10 @@ def _group_of_our_own(server: Server, group: str, have: Values, lacking: Values)
 
 
 def _restart(asked: Asked, server: Server) -> Step:
-    def apply() -> None:
-        reachable = bool(asked.system)
-        server.settle()
-        asked.close()
-        if reachable:
-            server.api.until(lambda: bool(asked.system), f"{server.title} takes no connections after its restart")
-
     what = said("the parameters take effect at a restart: of the writer first, then of each reader")
     first = next((name for name, _ in server.states()), server.name)
     fix = Fix(cli=(command(server.api.region, "rds", "reboot_db_instance", {"DBInstanceIdentifier": first}),))
-    return Step("restart", server.name, what, State.NEEDED, fix, restarts=server.title, apply=apply)
+    return Step("restart", server.name, what, State.NEEDED, fix, restarts=server.title, apply=lambda: _settle(asked, server))
 
 
 def _tokens(asked: Asked, server: Server) -> Iterator[Step]:
@@ -180,6 +173,15 @@ def _tokens(asked: Asked, server: Server) -> Iterator[Step]:
 
 
 # Doing it
+
+
+def _settle(asked: Asked, server: Server) -> None:
+    """The restart, until statements can be run again where they could be before."""
+    reachable = bool(asked.system)
+    server.settle()
+    asked.close()
+    if reachable:
+        server.api.until(lambda: bool(asked.system), f"{server.title} takes no connections after its restart")
 
 
 def _listed(values: Mapping[str, tuple[str, str]]) -> str:
@@ -257,7 +259,7 @@ def undo_values(asked: Asked, back: Back) -> None:
     if others:
         operation = f"reset_{server.words.parameters.removesuffix('s')}_group"
         server.api.call("rds", operation, {server.words.group: back.what, "Parameters": others})
-    server.settle()
+    _settle(asked, server)
 
 
 def undo_attach(asked: Asked, back: Back) -> None:
@@ -265,7 +267,7 @@ def undo_attach(asked: Asked, back: Back) -> None:
     server = _server(asked, back)
     if server.group() != back.what:
         _attach(server, back.what)
-    server.settle()
+    _settle(asked, server)
 
 
 def undo_group(asked: Asked, back: Back) -> None:

@@ -166,5 +166,6 @@ UNDO: dict[str, Callable[[Asked, Back], None]] = {
     "file": _undo_file,
     **aws.UNDO,
     **network.UNDO,
+    **azure.UNDO,
 }
 """How each kind of ``Back`` is done."""
