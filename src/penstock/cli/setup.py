@@ -13,7 +13,7 @@ from penstock.cli.output import FAILED, print_json
 from penstock.errors import ConfigError
 from penstock.observe.words import shown
 from penstock.setup import course, terraform
-from penstock.setup.asked import Asked
+from penstock.setup.asked import CHOICES, Asked
 from penstock.setup.record import Record
 from penstock.setup.step import State
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SIGNS = {State.RIGHT: ("right", "green"), State.NEEDED: ("to do", "yellow"), State.BY_HAND: ("by hand", "blue")}
 ADMIN_DSN = "PENSTOCK_ADMIN_DSN"
+APPLY = "penstock setup PIPE.toml --apply does what is to do."
+BY_HAND = "What is left is yours; then: penstock check PIPE.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def setup(pipe: Pipe, folder: Path, wishes: Wishes) -> int:
         if wishes.terraform:
             typer.echo(terraform.document(steps))
         else:
-            _show(asked, steps, wishes, hint="penstock setup PIPE.toml --apply does what is to do.")
+            some = any(step.state is State.NEEDED for step in steps)
+            _show(asked, steps, wishes, hint=APPLY if some else BY_HAND)
         return 0
     finally:
         asked.close()
@@ -78,15 +81,9 @@ def _choices(given: Sequence[str]) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     for name, sign, _ in pairs:
         if not sign or name not in CHOICES:
-            raise ConfigError(
-                f"--with {name} is not known", hint=f"Write NAME=VALUE; names are {', '.join(sorted(CHOICES))}."
-            )
+            names = ", ".join(sorted(CHOICES))
+            raise ConfigError(f"--with {name} is not known", hint=f"Write NAME=VALUE; names are {names}.")
     return {name: value for name, _, value in pairs}
-
-
-CHOICES = {
-    "address": "the address, as 203.0.113.7/32, that a firewall is to let in; without it, where this machine sees it by itself",
-}
 
 
 class _Terminal:

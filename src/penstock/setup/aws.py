@@ -136,7 +136,9 @@ def _restart(asked: Asked, server: Server) -> Step:
     what = said("the parameters take effect at a restart: of the writer first, then of each reader")
     first = next((name for name, _ in server.states()), server.name)
     fix = Fix(cli=(command(server.api.region, "rds", "reboot_db_instance", {"DBInstanceIdentifier": first}),))
-    return Step("restart", server.name, what, State.NEEDED, fix, restarts=server.title, apply=lambda: _settle(asked, server))
+    return Step(
+        "restart", server.name, what, State.NEEDED, fix, restarts=server.title, apply=lambda: _settle(asked, server)
+    )
 
 
 def _tokens(asked: Asked, server: Server) -> Iterator[Step]:

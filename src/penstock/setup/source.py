@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from penstock.errors import PenstockError
 from penstock.finding import Fix
 from penstock.language import said
+from penstock.postgres.connection import Connector
 from penstock.setup.password import Password, verifier
 from penstock.setup.published import published
 from penstock.setup.step import Back, State, Step, by_hand, right
@@ -37,6 +39,7 @@ def steps(asked: Asked) -> list[Step]:
     made += _later_tables(asked, relations)
     made += _row_security(asked, found, relations)
     made += published(asked, tables, found, relations)
+    made += _login(asked, found)
     return made
 
 
@@ -112,7 +115,7 @@ def _rights(asked: Asked, found: Any) -> Iterator[Step]:
     if found is not None and not found.may_connect:
         yield _may_connect(asked)
     what = said("the role may replicate")
-    if found is not None and (found.may_replicate or "rds_replication" in found.member_of):
+    if found is not None and _may_replicate(found):
         yield right("replication", role, what)
     else:
         yield _attribute("replication", what, facts.replicate, asked=asked)
@@ -157,6 +160,25 @@ def _opposite(give: str) -> str:
     if give.startswith("GRANT "):
         return re.sub(r"^GRANT (.*) TO ", r"REVOKE \1 FROM ", give)
     return re.sub(r"(?:WITH )?(REPLICATION|BYPASSRLS);$", r"NO\1;", give)
+
+
+def _login(asked: Asked, found: Any) -> Iterator[Step]:
+    """Whether the pipe itself gets in, for statements and for the stream: its password, and the server's own rules, show only here."""
+    if found is None or not (found.may_login and found.may_connect and _may_replicate(found)):
+        return
+    connector = Connector(asked.pipe.source, f"penstock setup {asked.pipe.name}")
+    try:
+        connector.connect().close()
+        connector.replication({}).close()
+    except PenstockError as error:
+        what = said("the pipe does not get in: {error}", error=error.message)
+        yield by_hand("login", asked.role, what, Fix(advice=error.hint))
+    else:
+        yield right("login", asked.role, said("the pipe gets in"))
+
+
+def _may_replicate(found: Any) -> bool:
+    return bool(found.may_replicate or "rds_replication" in found.member_of)
 
 
 # Schemas and tables
