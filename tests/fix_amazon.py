@@ -43,13 +43,22 @@ class Amazon:
     def backend(self) -> RDSBackend:
         return rds_backends[ACCOUNT][REGION]
 
-    def cluster(self, name: str, *instances: str, group: str = "default.aurora-postgresql16") -> str:
+    def cluster(
+        self,
+        name: str,
+        *instances: str,
+        group: str = "default.aurora-postgresql16",
+        engine: str = "aurora-postgresql",
+    ) -> str:
         """A cluster with instances, the writer first; returns its writer endpoint."""
         self._default_group()
         self.rds.create_db_cluster(
             DBClusterIdentifier=name,
-            Engine="aurora-postgresql",
+            Engine=engine,
             EngineVersion="16.4",
+            DBClusterInstanceClass="db.r6gd.large",
+            AllocatedStorage=100,
+            StorageType="gp2",
             MasterUsername="root",
             MasterUserPassword="password1",
             DBClusterParameterGroupName=group,
@@ -58,7 +67,7 @@ class Amazon:
             self.rds.create_db_instance(
                 DBInstanceIdentifier=each,
                 DBClusterIdentifier=name,
-                Engine="aurora-postgresql",
+                Engine=engine,
                 DBInstanceClass="db.r6g.large",
             )
             self.in_effect[each] = self.values(group)
@@ -143,10 +152,13 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
     with mock_aws():
         fake = Amazon(boto3.client("rds", REGION), boto3.client("ec2", REGION))
         _extend(fake, monkeypatch)
+        _add(fake, monkeypatch)
         yield fake
 
 
 def _extend(fake: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that moto does not show."""
+
     def members(cluster: Any) -> list[dict[str, Any]]:
         return [
             {
@@ -174,17 +186,29 @@ def _extend(fake: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
         fake.reboot(name)
         return backend.databases[name]
 
+    as_it_was = RDSBackend.describe_db_instances
+    monkeypatch.setattr(DBCluster, "db_cluster_members", property(members))
+    monkeypatch.setattr(DBInstance, "db_parameter_group_status_list", property(groups))
+    monkeypatch.setattr(RDSBackend, "describe_db_instances", describe)
+    monkeypatch.setattr(RDSBackend, "reboot_db_instance", reboot)
+
+
+def _add(fake: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations that moto does not have."""
+
     def reset(response: RDSResponse) -> ActionResult:
         name = response.params["DBClusterParameterGroupName"]
         for each in response.params["Parameters"]:
             fake.backend.db_cluster_parameter_groups[name].parameters.pop(each["ParameterName"])
         return ActionResult({"DBClusterParameterGroupName": name})
 
-    as_it_was = RDSBackend.describe_db_instances
-    monkeypatch.setattr(DBCluster, "db_cluster_members", property(members))
-    monkeypatch.setattr(DBInstance, "db_parameter_group_status_list", property(groups))
-    monkeypatch.setattr(RDSBackend, "describe_db_instances", describe)
-    monkeypatch.setattr(RDSBackend, "reboot_db_instance", reboot)
+    def reboot_all(response: RDSResponse) -> ActionResult:
+        name = response.params["DBClusterIdentifier"]
+        for each in fake.backend.clusters[name].members:
+            fake.reboot(each.db_instance_identifier)
+        return ActionResult({"DBCluster": fake.backend.clusters[name]})
+
+    monkeypatch.setattr(RDSResponse, "reboot_db_cluster", reboot_all, raising=False)
     monkeypatch.setattr(RDSResponse, "reset_db_cluster_parameter_group", reset, raising=False)
 
 

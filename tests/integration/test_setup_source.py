@@ -106,15 +106,14 @@ def test_plan_apply_run_undo(shop: Case, database: Database) -> None:
     assert stat.S_IMODE((shop.folder / "secret").stat().st_mode) == 0o600
     assert secret not in database.server.log
     assert "SCRAM" not in (shop.home / "shop.setup.json").read_text()
-    define(shop, source='publication = "penstock_shop"')
-    assert set(states(setup(shop)).values()) == {"right"}
+    assert states(setup(shop))["login", ROLE] == "right"
     assert shop.penstock("check", str(shop.file)).returncode == 0
     database.execute("insert into public.customers values (1, 'x')", "insert into sales.days values ('2026-02-03', 4)")
     shop.once()
     assert shop.query("select id, name from customers_current") == [["1", "x"]]
     assert shop.query("select day, id from days_current") == [["2026-02-03", "4"]]
     assert "penstock drop" in setup(shop, "--undo", expect=2)["hint"]
-    assert shop.penstock("drop", str(shop.file)).returncode == 0
+    assert "publication" not in shop.penstock("drop", str(shop.file)).stdout  # which the administrator has made
     assert len(setup(shop, "--undo")["taken_back"]) == 8
     assert state(database) == before
     assert not (shop.folder / "secret").exists()
@@ -260,6 +259,26 @@ def test_wrong_usage_and_a_server_that_does_not_answer(
     assert "reach the source" in words
     assert "wrong1word" not in words
     assert setup(shop, "--apply", expect=1)["kind"] == "SourceRefused"
+
+
+@pytest.mark.pg("15")
+def test_who_lets_nobody_replicate(shop: Case, database: Database) -> None:
+    define(shop, source='provider = "heroku"')
+    assert "only a single copy is possible" in setup(shop, expect=1)["error"]
+    define(shop, source='provider = "redshift"')
+    assert "not PostgreSQL" in setup(shop, "--apply", expect=1)["error"]
+    define(shop, source='provider = "cloudsql"')
+    steps = {step["name"]: step for step in setup(shop)["steps"]}
+    assert steps["wal_level"]["state"] == "right"  # this server has it already
+
+
+@pytest.mark.pg("15")
+def test_a_pipe_that_does_not_get_in(shop: Case, database: Database) -> None:
+    with database.connect() as admin:
+        admin.execute(sql.SQL("create role {} login replication password 'another'").format(sql.Identifier(ROLE)))
+    (shop.folder / "secret").write_text("wrong1word")
+    step = next(each for each in setup(shop)["steps"] if each["name"] == "login")
+    assert (step["state"], "password authentication failed" in step["what"]) == ("by hand", True)
 
 
 @pytest.mark.pg("15")

@@ -100,6 +100,11 @@ class Asked:
         return str(conninfo_to_dict(self.pipe.source.dsn).get("user") or self.source.info.user)
 
     @property
+    def streams(self) -> bool:
+        """Whether the pipe follows changes; a single copy needs no more than rights to read."""
+        return self.pipe.pipe.mode != "snapshot"
+
+    @property
     def tokens(self) -> str:
         """Whose tokens the pipe logs in with; empty for a password."""
         chosen = str(getattr(self.pipe.source, "authentication", "password"))

@@ -81,7 +81,10 @@ def _in_place(server: Server, group: str, have: Values, lacking: Values) -> Step
         group,
         what,
         State.NEEDED,
-        Fix(cli=(command(server.api.region, "rds", *_modification(server, group, lacking)),)),
+        Fix(
+            cli=(command(server.api.region, "rds", *_modification(server, group, lacking)),),
+            terraform=f'# in {_resource(server)} "{group}":\n{_blocks(lacking)}',
+        ),
         undo_restarts=server.title,
         back=(back,),
         apply=lambda: _set(server, group, lacking),
@@ -125,7 +128,7 @@ def _group_of_our_own(server: Server, group: str, have: Values, lacking: Values)
         server.name,
         said("the {server} gets the group {new} instead of {old}", server=server.title, new=ours, old=group),
         State.NEEDED,
-        Fix(cli=(command(region, "rds", f"modify_{server.words.kind}", attach),)),
+        Fix(cli=(command(region, "rds", f"modify_{server.words.kind}", attach),), terraform=_attachment(server, ours)),
         undo_restarts=server.title,
         back=(Back("aws attach", group, _where(server)),),
         apply=lambda: _attach(server, ours),
@@ -230,14 +233,30 @@ def _iam(server: Server, *, on: bool) -> None:
     )
 
 
-def _terraform(server: Server, group: str, family: str, values: Values) -> str:
-    kind = "aws_rds_cluster_parameter_group" if server.words is CLUSTER else "aws_db_parameter_group"
-    text = resource(kind, group, {"name": group, "family": family})
-    blocks = [
+def _resource(server: Server) -> str:
+    return "aws_rds_cluster_parameter_group" if server.words is CLUSTER else "aws_db_parameter_group"
+
+
+def _blocks(values: Values) -> str:
+    return "\n".join(
         f'  parameter {{\n    name         = "{name}"\n    value        = "{value}"\n    apply_method = "{method}"\n  }}'
         for name, (value, method) in values.items()
-    ]
-    return "\n".join([text.removesuffix("\n}"), *blocks, "}"])
+    )
+
+
+def _terraform(server: Server, group: str, family: str, values: Values) -> str:
+    text = resource(_resource(server), group, {"name": group, "family": family})
+    return "\n".join([text.removesuffix("\n}"), _blocks(values), "}"])
+
+
+def _attachment(server: Server, group: str) -> str:
+    """Terraform of the server itself, which is somebody's already."""
+    kind, key = (
+        ("aws_rds_cluster", "db_cluster_parameter_group_name")
+        if server.words is CLUSTER
+        else ("aws_db_instance", "parameter_group_name")
+    )
+    return f'# in {kind} "{server.name}":\n#   {key} = {_resource(server)}.{group}.name'
 
 
 # Taking it back

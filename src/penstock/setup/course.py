@@ -15,6 +15,7 @@ from penstock.finding import Fix
 from penstock.language import said
 from penstock.postgres import slot
 from penstock.postgres.connection import translate
+from penstock.postgres.providers import Support
 from penstock.setup import aws, azure, network, password, server, source
 from penstock.setup.step import State, Step, by_hand
 
@@ -57,7 +58,10 @@ def look(asked: Asked) -> list[Step]:
 
 
 def stages(asked: Asked) -> tuple[Stage, ...]:
-    """The stages of the source's provider."""
+    """The stages of the source's provider. Raises SourceRefusedError for one that no pipe of this kind can have."""
+    facts = asked.provider
+    if facts.support is Support.NONE or (facts.support is Support.SNAPSHOT and asked.streams):
+        raise SourceRefusedError(f"{facts.title}: {said(facts.refusal)}", hint="")
     return STAGES.get(asked.provider.name, USUAL)
 
 

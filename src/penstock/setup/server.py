@@ -16,6 +16,8 @@ SETTING = "wal_level"
 
 def steps(asked: Asked) -> list[Step]:
     """Logical decoding, and how it is switched on here."""
+    if not asked.streams:
+        return []
     (server,) = asked.fetch("administrator")
     if server.wal_level == "logical":
         return [right(SETTING, SETTING, said("it is logical"))]

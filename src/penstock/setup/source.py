@@ -38,7 +38,8 @@ def steps(asked: Asked) -> list[Step]:
     made += _tables(asked, relations)
     made += _later_tables(asked, relations)
     made += _row_security(asked, found, relations)
-    made += published(asked, tables, found, relations)
+    if asked.streams:
+        made += published(asked, tables, found, relations)
     made += _login(asked, found)
     return made
 
@@ -70,6 +71,10 @@ def _role(asked: Asked, found: Any) -> Iterator[Step]:
 
 def _new_role(asked: Asked) -> Iterator[Step]:
     role = asked.role
+    if asked.tokens == "azure-entra":
+        what = said("there is no such role: it has to be made as a principal of Microsoft Entra's")
+        yield by_hand("role", role, what, asked.provider.tokens.filled(asked.facts()))
+        return
     password = Password.of(asked.pipe.source, shown=asked.show_password)
     create = asked.statement("CREATE ROLE {role} LOGIN", role=role)
     drop = Back("sql", asked.statement("DROP ROLE {role};", role=role))
@@ -111,18 +116,24 @@ def _role_resource(asked: Asked) -> str:
 
 
 def _rights(asked: Asked, found: Any) -> Iterator[Step]:
-    role, facts = asked.role, asked.provider
+    facts = asked.provider
     if found is not None and not found.may_connect:
         yield _may_connect(asked)
-    what = said("the role may replicate")
-    if found is not None and _may_replicate(found):
-        yield right("replication", role, what)
-    else:
-        yield _attribute("replication", what, facts.replicate, asked=asked)
+    if asked.streams:
+        yield _replication(asked, found)
     if asked.tokens == "aws-iam" and "rds_iam" not in (found.member_of if found else ()):
         yield _attribute("tokens", said("the role logs in with tokens of IAM"), facts.tokens.sql, asked=asked)
-    if facts.timeout == "role" and facts.name != "generic":  # the guides of those providers ask for it
+    if (
+        asked.streams and facts.timeout == "role" and facts.name != "generic"
+    ):  # the guides of those providers ask for it
         yield from _sender_timeout(asked, found)
+
+
+def _replication(asked: Asked, found: Any) -> Step:
+    what = said("the role may replicate")
+    if found is not None and _may_replicate(found):
+        return right("replication", asked.role, what)
+    return _attribute("replication", what, asked.provider.replicate, asked=asked)
 
 
 def _attribute(name: str, what: str, templates: Iterable[str], *, asked: Asked) -> Step:
@@ -163,13 +174,15 @@ def _opposite(give: str) -> str:
 
 
 def _login(asked: Asked, found: Any) -> Iterator[Step]:
-    """Whether the pipe itself gets in, for statements and for the stream: its password, and the server's own rules, show only here."""
-    if found is None or not (found.may_login and found.may_connect and _may_replicate(found)):
+    """Whether the pipe itself gets in, for statements and the stream: its password, and the server's rules, show only here."""
+    ready = found is not None and found.may_login and found.may_connect
+    if not ready or (asked.streams and not _may_replicate(found)):
         return
     connector = Connector(asked.pipe.source, f"penstock setup {asked.pipe.name}")
     try:
         connector.connect().close()
-        connector.replication({}).close()
+        if asked.streams:
+            connector.replication({}).close()
     except PenstockError as error:
         what = said("the pipe does not get in: {error}", error=error.message)
         yield by_hand("login", asked.role, what, Fix(advice=error.hint))
