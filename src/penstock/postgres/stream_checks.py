@@ -41,7 +41,7 @@ def publication(asked: Question) -> Iterator[Finding]:
         )
         advice = said("Or leave source.publication empty: Penstock makes one, where the role owns the tables.")
         why = said("Only the changes of tables that are published can be followed.")
-        fix = Fix(sql=(lack.statement,), advice=advice)
+        fix = Fix(sql=(lack.statement,) if lack.statement else (), advice=advice)
         yield Finding("publication", Severity.BLOCKING, pipe.publication, problem, why, fix)
     elif lack is not None:
         yield from _may_publish(asked, exists=lack.exists)
@@ -95,7 +95,7 @@ def _may_publish(asked: Question, *, exists: bool) -> Iterator[Finding]:
     if others:
         names = listed(f"{each.nspname}.{each.relname}" for each in others)
         problem = said("the role does not own {tables}", tables=names)
-    made = publications.statement(asked.connection, "penstock", asked.tables)
+    made = publications.statement(asked.connection, "penstock", asked.tables) or "CREATE PUBLICATION …"
     yield Finding(
         "publication",
         Severity.BLOCKING,
