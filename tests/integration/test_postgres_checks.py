@@ -164,6 +164,32 @@ def test_transactions_that_hold_up(database: Database, monkeypatch: pytest.Monke
         assert time.monotonic() < deadline
 
 
+def test_transactions_that_the_role_may_not_see(database: Database, role: Callable[..., str]) -> None:
+    name = role("replication")
+    database.execute(
+        "create table t (id int primary key)", f"grant select on t to {name}", "create publication p for table t"
+    )
+    pipe = pipe_of(database.server.dsn(database.name, user=name), {"include": ["public.t"]}, publication="p")
+    with database.connect() as running:
+        running.execute("begin")
+        running.execute("insert into t values (1)")
+        found = one(pipe, "long_transactions")
+        assert (found.severity, found.subject) == (Severity.INFO, name)
+        mend(database, found)
+        assert named(pipe, "long_transactions") == []
+
+
+@pytest.mark.pg(">= 14")
+def test_a_slot_that_sends_prepared_transactions(database: Database) -> None:
+    database.execute("create table t (id int primary key)", "create publication p for table t")
+    database.execute(f"select pg_create_logical_replication_slot('{database.name}', 'pgoutput', false, true)")
+    found = one(pipe_of(database.dsn, slot=database.name), "slot")
+    assert found.severity is Severity.BLOCKING
+    assert "two_phase" in found.problem
+    database.execute(f"select pg_drop_replication_slot('{database.name}')")
+    assert check(pipe_of(database.dsn, slot=database.name)) == []
+
+
 def test_connections_of_a_role(database: Database, role: Callable[..., str]) -> None:
     name = role("replication connection limit 1")
     database.execute("create table t (id int primary key)", f"grant select on t to {name}", f"grant postgres to {name}")
