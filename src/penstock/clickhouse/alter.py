@@ -125,7 +125,7 @@ def move(client: Client, database: str, old: str, new: str) -> bool:
 
 def drop_view(client: Client, database: str, target: str) -> None:
     """Drop the view of a table, if it is ours."""
-    name = f"{target}_current"
+    name = ddl.view_name(target)
     if fit.table_exists(client, database, name) and not fit.is_foreign(
         client, database, name, comment=ddl.VIEW_COMMENT
     ):

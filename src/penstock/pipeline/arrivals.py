@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from penstock.clickhouse.ddl import view_name
 from penstock.errors import PenstockError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import beside
@@ -16,7 +17,7 @@ from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
     from penstock.config import Pipe
     from penstock.pipeline.changes import Changes
@@ -65,7 +66,7 @@ class Enrolment:
         return lane
 
     def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
-        taken = {name for lane in self.lanes.values() for name in (lane.target, f"{lane.target}_current")}
+        taken = {name for lane in self.lanes.values() for name in (lane.target, view_name(lane.target))}
         return enlist(self.pipe, self.store, self.destination.client, table, self.server, taken=taken)
 
     async def _put_aside(self, record: TableRecord) -> None:
@@ -152,7 +153,7 @@ class Arrivals:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
-        await self._arrive(_to_start(lanes, blind=True), blind=True)
+        await self._arrive(lanes, blind=True)
 
     async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
         table = await self._try(lambda: self._source.look(oid))
@@ -162,34 +163,37 @@ class Arrivals:
 
     def begin(self, lane: Lane, blind: bool) -> None:
         """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
-        self._run(self._arrive(_to_start([lane], blind=blind), blind=blind), lane)
+        self._run(self._arrive([lane], blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
-        waiting = [lane for lane in lanes if lane.record.state in (State.WAITING, State.COPYING)]
+        waiting = [lane for lane in lanes if lane.record.state.uncopied]
         if waiting:
             blind = blind and any(each.record.state is State.WAITING for each in waiting)
-            self._run(self._arrive(_to_start(waiting, blind=blind), blind=blind))
+            self._run(self._arrive(waiting, blind=blind))
 
-    async def _begin(self, lanes: Iterable[tuple[Lane, int]]) -> None:
-        await self._fence()
-        for lane, holds in lanes:
-            if lane.holds == holds:
-                self._copies.start(lane)
+    def _arrive(self, lanes: Iterable[Lane], *, blind: bool) -> Coroutine[object, object, None]:
+        """Start their copies; but who holds one from now on starts it instead."""
+        holds = {}
+        for lane in lanes:
+            lane.blind, holds[lane] = blind, lane.holds
+        return self._start(holds, blind=blind)
 
-    async def _arrive(self, held: list[tuple[Lane, int]], *, blind: bool) -> None:
-        lanes = [lane for lane, _ in held]
+    async def _start(self, holds: Mapping[Lane, int], *, blind: bool) -> None:
         await self._fence()
         if blind:
             await self._reopen_behind()
-            for lane in lanes:
+            for lane in holds:
                 self._changes.rebase(lane)
-        skipped = [lane for lane in lanes if lane.record.state is State.WAITING and lane.skipping]
+        skipped = [lane for lane in holds if lane.record.state is State.WAITING and lane.skipping]
         if skipped:
             goal = await self._try(self._source.goal)
             for lane in skipped:
                 self._changes.settle(lane, goal)
-        await self._begin([(lane, holds) for lane, holds in held if lane not in skipped])
+        await self._fence()
+        for lane, number in holds.items():
+            if lane not in skipped and lane.holds == number:
+                self._copies.start(lane)
 
     async def _reopen_behind(self) -> None:
         """A walsender that ran before a table was published may stay blind to it (postgres.md 10)."""
@@ -221,12 +225,3 @@ class Arrivals:
         task = asyncio.create_task(guarded(), name="arrivals")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _to_start(lanes: Iterable[Lane], *, blind: bool) -> list[tuple[Lane, int]]:
-    """Lanes, and how often their copies were held until now: who holds one later starts it instead."""
-    found = []
-    for lane in lanes:
-        lane.blind = blind
-        found.append((lane, lane.holds))
-    return found

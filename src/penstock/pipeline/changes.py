@@ -92,7 +92,7 @@ class Changes:
             return True
         plan = replace(with_types_of(old, plan), table=new, target=target)
         keep_lost = self._means.pipe.settings.on_truncate == "ignore"
-        if plan.at_seam and lane.record.state in (State.WAITING, State.COPYING):
+        if plan.at_seam and lane.record.state.uncopied:
             await self.again(lane, "its definition has changed while it was copied")
             return False
         todo = change(old, plan, truncated_by=lane.truncated_by, ignore_lost=keep_lost)
@@ -150,10 +150,7 @@ class Changes:
         """In the lane, between the batches of two versions. May be repeated."""
         copies, record, old = self._means.copies, lane.record, lane.plan
         held = await copies.hold(lane)
-        waits = not held and record.state in (
-            State.WAITING,
-            State.COPYING,
-        )  # whoever meant to start it does not any more
+        waits = not held and record.state.uncopied  # whoever meant to start it does not any more
         if todo.touches or old.target != plan.target:
             record.begun = step.to_json()
             await lane.save()
@@ -180,7 +177,7 @@ class Changes:
         if todo.attached:
             await asyncio.to_thread(self._means.source.publish, {plan.table.oid}, self._means.pipe)
         if todo.attached and copied and not todo.reread:
-            await copies.plan(lane, plan, todo.attached)
+            await copies.plan(plan, todo.attached)
         else:
             await copies.forget(lane)
 

@@ -111,7 +111,7 @@ class Lane:
             exact=lambda: self.plan.at_seam,
         )
         self._flushed_at = 0.0
-        again = plan.at_seam and record.state in (State.WAITING, State.COPYING)  # its snapshot is gone, or never was
+        again = plan.at_seam and record.state.uncopied  # its snapshot is gone, or never was
         self.gate = Gate(around.position, around.reopen, shut=again)
 
     # Batches
@@ -292,7 +292,7 @@ class Lane:
 
     def _copied_until(self) -> int:
         """A position behind all that the copy has seen; while it goes on, behind everything."""
-        return NOWHERE_YET if self.record.state in (State.WAITING, State.COPYING) else self.record.goal
+        return NOWHERE_YET if self.record.state.uncopied else self.record.goal
 
     def _keep_doubt(self, until: int) -> None:
         self.record.doubt = Lsn(until)

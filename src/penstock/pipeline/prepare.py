@@ -100,8 +100,7 @@ def compile_all(
 def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
     taken: dict[str, Plan] = {}
     for plan in plans:
-        names = [plan.target, *([ddl.view_name(plan)] if views and plan.shape is Shape.CURRENT else [])]
-        for name in names:
+        for name in ddl.names(plan, views=views):
             other = taken.setdefault(name, plan)
             if other is not plan:
                 both = f"{other.table.full_name} and {plan.table.full_name}"
