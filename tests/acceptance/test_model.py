@@ -174,7 +174,6 @@ class Machine(RuleBasedStateMachine):
         self.process: Any = None
         self.failing = False
         self.keys = itertools.count(1)
-        self.names = itertools.count(1)  # a table that gets the name that another one had may have to wait for it
         self.since_rest = 0
 
     def teardown(self) -> None:
@@ -366,7 +365,7 @@ class Machine(RuleBasedStateMachine):
             return
         kinds = list(TYPES)
         columns = ", ".join(f"c{place} {kinds[(number + place * 5) % len(kinds)]}" for place in range(width))
-        name = f"{'other' if number % 5 == 4 else 'public'}.t{next(self.names)}"
+        name = f"{'other' if number % 5 == 4 else 'public'}.t{number % 4}"
         keyless = number % 3 == 2
         key = "" if keyless else ", primary key (id)" if number % 2 else ", primary key (part, id)"
         self.run(
@@ -413,21 +412,19 @@ class Machine(RuleBasedStateMachine):
     def rename_table(self, session: int, table: int, number: int) -> None:
         if chosen := self._chosen(session, table):
             if number % 3:
-                self.run(session, f"alter table {chosen[0]} rename to t{next(self.names)}")
+                self.run(session, f"alter table {chosen[0]} rename to t{number % 4}")
             else:
                 schema = "public" if chosen[0].startswith("other") else "other"
                 self.run(session, f"alter table {chosen[0]} set schema {schema}")
 
-    @rule(session=sessions, table=numbers)
-    def drop_table(self, session: int, table: int) -> None:
-        """Made again at once."""
+    @rule(session=sessions, table=numbers, again=st.booleans())
+    def drop_table(self, session: int, table: int, again: bool) -> None:
         if chosen := self._chosen(session, table):
-            self.run(
-                session,
-                f"drop table {chosen[0]}",
+            made = (
                 f"create table {chosen[0]} (id int not null, part int not null, c1 text, primary key (part, id))",
                 f"insert into {chosen[0]} values (1, 1, 'new')",
             )
+            self.run(session, f"drop table {chosen[0]}", *(made if again else ()))
 
 
 def _value(type_: str, number: int) -> str:

@@ -86,7 +86,8 @@ class Lane:
         self.horizon = 0  # the catalog that ``ahead`` was made from is of then
         self.skipping = False  # until the table is copied anew
         self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
-        self.misnamed = False  # its new name is not free yet
+        self.wants = ""  # the name in the destination for which it waits
+        self.stuck = False  # nobody is about to give that up
         self.finishing = False  # its copy is at its end
         self.holds = 0  # how often its copy was held: who meant to start it before that must not
         self.blind = False  # its copy waits for another connection

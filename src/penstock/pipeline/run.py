@@ -30,6 +30,7 @@ from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.lookout import Lookout, Sight
+from penstock.pipeline.naming import Naming
 from penstock.pipeline.prepare import Prepared, Waiting, prepare
 from penstock.pipeline.renewal import Means
 from penstock.pipeline.sessions import Sessions
@@ -148,7 +149,10 @@ class Run:
         self._copies = Copies(
             self.pipe.name, self._source, destination, store=self._store, settings=settings, epoch=epoch, stop=stop
         )
-        enrolment = Enrolment(self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused)
+        naming = Naming(self.pipe.name, self._store, self._lanes, self._source, destination)
+        enrolment = Enrolment(
+            self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused, naming
+        )
         self._arrivals = Arrivals(
             self.pipe, self._source, stop, enrolment=enrolment, say=self._say, report=self._report
         )
@@ -162,7 +166,7 @@ class Run:
             stop,
             self._arrivals.begin,
         )
-        self._changes = Changes(means, self._lanes)
+        self._changes = Changes(means, self._lanes, naming)
         self._cdc = Cdc(
             self._lanes,
             self._checkpoint,
