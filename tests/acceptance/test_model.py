@@ -424,7 +424,7 @@ class Machine(RuleBasedStateMachine):
                 f"create table {chosen[0]} (id int not null, part int not null, c1 text, primary key (part, id))",
                 f"insert into {chosen[0]} values (1, 1, 'new')",
             )
-            self.run(session, f"drop table {chosen[0]}", *(made if again else ()))
+            self.run(session, f"drop table {chosen[0]}", *(made if again else ()))  # the last one too
 
 
 def _value(type_: str, number: int) -> str:

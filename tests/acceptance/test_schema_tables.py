@@ -170,6 +170,25 @@ def test_names_go_from_table_to_table(served: Case, *, running: bool) -> None:
 
 
 @pytest.mark.pg("== 15")
+def test_tables_that_are_named_are_gone(served: Case) -> None:
+    """A pipe that has run goes on with the others, and with none."""
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    options = '[tables.options."public.t"]\nexclude_columns = ["v"]'
+    served.define(settings=QUICK, tables='include = ["public.t", "public.u"]', options=options)
+    served.once()
+    served.database.execute("drop table t", "insert into u values (1)")
+    done = served.once()
+    assert "tables.options names public.t" in done.stderr
+    served.assert_equal("public.u")
+    served.database.execute("drop table u")
+    served.once()
+    served.database.execute(*TABLE, "create table u (id int primary key)", "insert into u values (7)")
+    served.once()
+    served.assert_equal("public.u")
+    assert served.query("select count() from t_current") == [["100"]]
+
+
+@pytest.mark.pg("== 15")
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_resync(case: Case, *, running: bool) -> None:
     """Readers find all rows at any moment; what was wrong is right afterwards."""

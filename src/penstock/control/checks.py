@@ -38,7 +38,9 @@ def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
     tables: list[Table] = []
     try:
         with Connector(pipe.source, application_name=f"penstock {pipe.name}").connect() as connection:
-            tables = read_tables(pipe, connection)
+            tables, wrong = read_tables(pipe, connection)
+            if wrong:
+                raise wrong[0]
             return source_checks.check(connection, pipe, tables), tables
     except SourceError as error:
         return [Finding("source reachable", Severity.BLOCKING, "source", error.message, error.hint)], tables
