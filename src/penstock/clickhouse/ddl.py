@@ -125,9 +125,14 @@ def holds_rows(client: Client, database: str, plan: Plan) -> bool:
     return bool(client.rows(f"select 1 from {table} limit 1", subject=f"{database}.{plan.target}"))  # noqa: S608 -- quoted
 
 
-def view_name(plan: Plan) -> str:
-    """The name of the view that shows the rows as they are now."""
-    return f"{plan.target}_current"
+def view_name(target: str) -> str:
+    """The name of the view that shows a table's rows as they are now."""
+    return f"{target}_current"
+
+
+def names(plan: Plan, *, views: bool) -> set[str]:
+    """The names that a plan's table takes in the database; ``views``: the pipe makes them."""
+    return {plan.target} | ({view_name(plan.target)} if views and plan.shape is Shape.CURRENT else set())
 
 
 def ensure_view(client: Client, database: str, plan: Plan, only: Collection[str] | None = None) -> None:
@@ -137,7 +142,7 @@ def ensure_view(client: Client, database: str, plan: Plan, only: Collection[str]
     sees half an UPDATE; and it groups by the columns, so that a reader's conditions reach the table. ``only`` leaves out the other
     columns. Raises SchemaConflictError where something that Penstock did not make has the view's name.
     """
-    view = view_name(plan)
+    view = view_name(plan.target)
     if fit.is_foreign(client, database, view, comment=VIEW_COMMENT):
         raise SchemaConflictError(
             f"{database}.{view} exists and is not Penstock's view of {plan.target}",

@@ -20,7 +20,6 @@ from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
-from penstock.plan import Shape
 from penstock.postgres import checks as source_checks
 from penstock.postgres import providers
 from penstock.postgres.connection import Connector
@@ -57,7 +56,9 @@ def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
     connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
     try:
         with connector.connect() as connection:
-            tables = read_tables(pipe, connection)
+            tables, wrong = read_tables(pipe, connection)
+            if wrong:
+                raise wrong[0]
             return source_checks.check(connection, pipe, tables), tables
     except SourceError as error:
         return [_unreachable(connector, error)], tables
@@ -172,8 +173,8 @@ def _taken(pipe: Pipe, client: Client, plans: Sequence[Plan], names: set[str]) -
                 advice = said("Empty or drop it.")
                 problem = said("it exists, and holds rows")
                 yield Finding("targets", Severity.BLOCKING, subject, problem, why, Fix(advice=f"{advice} {another}"))
-        view = ddl.view_name(plan)
-        shown = pipe.destination.views and plan.shape is Shape.CURRENT and view in names
+        view = ddl.view_name(plan.target)
+        shown = view in names and view in ddl.names(plan, views=pipe.destination.views)
         if shown and fit.is_foreign(client, database, view, comment=ddl.VIEW_COMMENT):
             yield Finding(
                 "targets",
