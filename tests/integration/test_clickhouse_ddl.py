@@ -63,7 +63,7 @@ def test_names_of_every_kind(place: Place) -> None:
         ddl.ensure_table(place.client, place.database, plan)
         ddl.ensure_view(place.client, place.database, plan)
         Writer(place.client, place.database).insert(batch_of(plan, ("1", *names)))
-        found = place.client.rows(f"select * from {quoted(place.database)}.{quoted(ddl.view_name(plan))}")
+        found = place.client.rows(f"select * from {quoted(place.database)}.{quoted(ddl.view_name(plan.target))}")
         assert found == [(1, *names)]
         ddl.truncate(place.client, place.database, plan, below=1)
         assert place.rows(f"select count() from {{db}}.{quoted(name)}") == [(0,)]

@@ -118,14 +118,15 @@ def move(client: Client, database: str, old: str, new: str) -> bool:
     there = {name for name in (old, new) if fit.table_exists(client, database, name)}
     if there == {old}:
         ddl.rename(client, database, old, new)
+        there = {new}
+    if old not in there:
         drop_view(client, database, old)
-        return True
     return there == {new}
 
 
 def drop_view(client: Client, database: str, target: str) -> None:
     """Drop the view of a table, if it is ours."""
-    name = f"{target}_current"
+    name = ddl.view_name(target)
     if fit.table_exists(client, database, name) and not fit.is_foreign(
         client, database, name, comment=ddl.VIEW_COMMENT
     ):

@@ -105,7 +105,7 @@ def destination_rights(client: Client, database: str) -> Iterator[Finding]:
     if missing:
         ((user, only_reads),) = client.rows(_USER)
         if only_reads == 1:
-            yield _reader(client, user)
+            yield _reader(f"{client.name}, {database}", user)
             return
         yield Finding(
             "destination_rights",
@@ -129,11 +129,11 @@ def destination_rights(client: Client, database: str) -> Iterator[Finding]:
         yield from _tried(client, database)
 
 
-def _reader(client: Client, user: str) -> Finding:
+def _reader(subject: str, user: str) -> Finding:
     return Finding(
         "destination_rights",
         Severity.BLOCKING,
-        client.name,
+        subject,
         said("the user {user} is read-only", user=user),
         said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
         Fix(advice=said("Set readonly = 0 in the user's profile, or take another user.")),

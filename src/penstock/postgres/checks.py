@@ -25,10 +25,26 @@ CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
 )
 
 
+_OF_A_STREAM = {
+    server_checks.endpoint,
+    server_checks.recovery,
+    server_checks.wal_level,
+    server_checks.capacity,
+    server_checks.replication_connection,
+    role_checks.replication,
+    role_checks.default_privileges,
+    table_checks.keys,
+    table_checks.waiting_changes,
+    *stream_checks.CHECKS,
+}
+"""What does not concern a pipe that copies once."""
+
+
 def check(connection: Connection, pipe: Pipe, tables: Sequence[Table]) -> list[Finding]:
     """Every question, in the order of CHECKS. Raises what a connection raises."""
     asked = Question.of(connection, pipe, tables)
-    return [finding for question in CHECKS for finding in _findings(question, asked)]
+    left_out = _OF_A_STREAM if pipe.pipe.mode == "snapshot" else set()
+    return [finding for question in CHECKS if question not in left_out for finding in _findings(question, asked)]
 
 
 def _findings(question: Callable[[Question], Iterator[Finding]], asked: Question) -> list[Finding]:

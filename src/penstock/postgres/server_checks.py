@@ -224,16 +224,15 @@ _FULL = {
 
 
 def _full(check: str, parameter: str, most: int, asked: Question) -> Finding:
-    fix = asked.set(parameter, str(most + 4), restarts=True)
-    if check == "replication_slots":
-        fix = Fix(advice=said("Drop a slot that nobody needs, or raise the limit.")) + fix
     return Finding(
         check,
         Severity.BLOCKING,
         parameter,
         said(_FULL[parameter], most=most),
-        said("A pipe needs a replication slot, and a sender for its stream."),
-        fix,
+        said(
+            "A pipe needs a replication slot, and a sender for its stream. Drop a slot that nobody needs, or raise the limit."
+        ),
+        asked.set(parameter, str(most + 4), restarts=True),
     )
 
 
@@ -274,7 +273,6 @@ def _connections(asked: Question) -> Iterator[Finding]:
     for subject, limit, used, fix in limits:
         free = limit - used
         if limit >= 0 and free < needed and not (server.is_superuser and subject != "max_connections"):
-            fewer = said("Or lower settings.copy_tables and settings.copy_workers.")
             yield Finding(
                 "connections",
                 Severity.BLOCKING if free < _SPARE_CONNECTIONS else Severity.WARNING,
@@ -285,8 +283,11 @@ def _connections(asked: Question) -> Iterator[Finding]:
                     limit=limit,
                     needed=needed,
                 ),
-                said("A copy that gets no connection waits, and so may the application."),
-                fix + Fix(advice=fewer),
+                said(
+                    "A copy that gets no connection waits, and so may the application. "
+                    "Raise the limit, or lower settings.copy_tables and copy_workers."
+                ),
+                fix,
             )
 
 

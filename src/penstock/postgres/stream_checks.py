@@ -41,7 +41,7 @@ def publication(asked: Question) -> Iterator[Finding]:
         )
         advice = said("Or leave source.publication empty: Penstock makes one, where the role owns the tables.")
         why = said("Only the changes of tables that are published can be followed.")
-        fix = Fix(sql=(lack.statement,), advice=advice)
+        fix = Fix(sql=(lack.statement,) if lack.statement else (), advice=advice)
         yield Finding("publication", Severity.BLOCKING, pipe.publication, problem, why, fix)
     elif lack is not None:
         yield from _may_publish(asked, exists=lack.exists)
@@ -95,7 +95,7 @@ def _may_publish(asked: Question, *, exists: bool) -> Iterator[Finding]:
     if others:
         names = listed(f"{each.nspname}.{each.relname}" for each in others)
         problem = said("the role does not own {tables}", tables=names)
-    made = publications.statement(asked.connection, "penstock", asked.tables)
+    made = publications.statement(asked.connection, "penstock", asked.tables) or "CREATE PUBLICATION …"
     yield Finding(
         "publication",
         Severity.BLOCKING,
@@ -161,6 +161,9 @@ def _useless(asked: Question, state: SlotState) -> tuple[str, Fix]:
             ),
             another,
         )
+    (known,) = asked.fetch("slot", name=state.name)
+    if known[0].get("two_phase"):
+        return said("it was made with two_phase: it sends transactions before they are committed"), another
     if state.temporary:
         return said("it is temporary: it ends with the session that made it"), another
     return "", Fix()
@@ -171,7 +174,17 @@ def _useless(asked: Question, state: SlotState) -> tuple[str, Fix]:
 
 def long_transactions(asked: Question) -> Iterator[Finding]:
     """Who has been in a transaction for long: a slot is made, and a copy begins, when all that ran at that moment have ended."""
-    rows = asked.fetch("long_transactions", seconds=LONG_SECONDS)
+    running = asked.fetch("long_transactions", seconds=LONG_SECONDS)
+    rows = [row for row in running if row.seconds is not None]
+    if hidden := len(running) - len(rows):
+        yield Finding(
+            "long_transactions",
+            Severity.INFO,
+            asked.server.role,
+            said("the role may not see for how long {count} transactions run", count=hidden),
+            said("A slot is made, and a copy begins, only when they have ended; until then WAL is kept."),
+            Fix(sql=(f"GRANT pg_read_all_stats TO {asked.role};",)),
+        )
     if rows:
         shown = [
             said(
