@@ -121,6 +121,7 @@ def setup(  # noqa: PLR0913, PLR0917 -- the command line's options are the funct
         typer.Option("--with", metavar="NAME=VALUE", help="What only you can know; docs/setup.md lists it."),
     ] = None,
     json_wanted: AsJson = False,
+    lang: Language = "",
 ) -> None:
     """Set the source up: show what has to be changed there; --apply does it, --undo takes it back.
 
@@ -134,6 +135,7 @@ def setup(  # noqa: PLR0913, PLR0917 -- the command line's options are the funct
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
+        speak(lang)
         given = {"terraform": as_terraform, "yes": yes, "as_json": json_wanted, "show_password": show_password}
         wishes = Wishes(apply, undo, admin_dsn_env=admin_dsn_env, choices=tuple(choices or ()), **given)
         raise typer.Exit(set_up(load(file), home(), wishes))
