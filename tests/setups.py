@@ -15,6 +15,7 @@ from penstock.setup.record import Record
 from penstock.setup.step import State, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.servers.postgres import PostgresServer
@@ -37,22 +38,27 @@ class Operator:
         return self.restarts
 
 
-def pipe_at(host: str, server: PostgresServer, folder: Path) -> Pipe:
+def pipe_at(
+    host: str, server: PostgresServer, folder: Path, *, provider: str = "auto", tables: Sequence[str] = ("public.*",)
+) -> Pipe:
     """A pipe whose role is not there yet; ``host`` is a name only, its server is on loopback."""
     dsn = f"host={host} hostaddr=127.0.0.1 port={server.port} user={ROLE} dbname=postgres"
     return parse(
         {
             "pipe": {"name": "shop"},
-            "source": {"dsn": dsn, "password": {"file": str(folder / "secret")}},
+            "source": {"dsn": dsn, "provider": provider, "password": {"file": str(folder / "secret")}},
             "destination": {"dsn": "chdb:///nowhere"},
+            "tables": {"include": list(tables)},
         },
         origin="test",
     )
 
 
-def asking(pipe: Pipe, choices: dict[str, str] | None = None) -> contextlib.closing[Asked]:
+def asking(
+    pipe: Pipe, choices: dict[str, str] | None = None, dsn: str = f"user={SUPERUSER} password={PASSWORD}"
+) -> contextlib.closing[Asked]:
     """The source as its administrator sees it."""
-    return contextlib.closing(Asked.of(pipe, f"user={SUPERUSER} password={PASSWORD}", choices=choices or {}))
+    return contextlib.closing(Asked.of(pipe, dsn, choices=choices or {}))
 
 
 def plan(pipe: Pipe, **choices: str) -> list[Step]:

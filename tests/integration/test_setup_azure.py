@@ -99,5 +99,7 @@ def test_what_azure_refuses(
     step = step_of(plan(pipe_at("other.postgres.database.azure.com", source, tmp_path)), "Azure's API")
     assert step.what.endswith("has the name other.postgres.database.azure.com")
     monkeypatch.delenv("AZURE_SUBSCRIPTION_ID")
-    step = step_of(plan(pipe_at(microsoft.host, source, tmp_path)), "Azure's API")
+    steps = plan(pipe_at(microsoft.host, source, tmp_path))
+    assert "AZURE_SUBSCRIPTION_ID" in step_of(steps, "Azure's API").fix.advice
+    step = step_of(steps, "wal_level")
     assert (step.state, step.fix.cli[0].split()[:2]) == (State.BY_HAND, ["az", "postgres"])

@@ -6,6 +6,11 @@ select current_user::text as role,
        (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user) as superuser,
        (select c.system_identifier::text from pg_catalog.pg_control_system() c) as system,
        current_setting('wal_level') as wal_level,
+       current_setting('max_replication_slots')::int as most_slots,
+       (select count(*)::int from pg_catalog.pg_replication_slots) as slots,
+       current_setting('max_wal_senders')::int as most_senders,
+       (select count(*)::int from pg_catalog.pg_stat_replication) as senders,
+       exists (select from pg_catalog.pg_replication_slots where slot_name = %(slot)s) as has_slot,
        has_database_privilege(current_database(), 'create') as may_create
 
 -- name: role_to_be

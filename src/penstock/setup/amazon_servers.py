@@ -150,17 +150,17 @@ def _group_of(words: Words, described: Mapping[str, Any]) -> str:
 
 def find(asked: Asked, api: Api) -> Server:
     """The server behind the source's host. Raises ConfigError where the credentials show none, and what a call raises."""
-    host, given = asked.host.lower(), asked.choices.get("server", "")
+    hosts, given = asked.host.lower().split(","), asked.choices.get("server", "")
     for cluster in api.every("rds", "describe_db_clusters", "DBClusters"):
         names = (cluster.get("Endpoint"), cluster.get("ReaderEndpoint"), *cluster.get("CustomEndpoints", ()))
-        if given == cluster["DBClusterIdentifier"] or host in {str(each).lower() for each in names}:
+        if given == cluster["DBClusterIdentifier"] or any(str(each).lower() in hosts for each in names):
             return Server(api, CLUSTER, cluster["DBClusterIdentifier"])
     for instance in api.every("rds", "describe_db_instances", "DBInstances"):
         address = str(instance.get("Endpoint", {}).get("Address", "")).lower()
-        if given == instance["DBInstanceIdentifier"] or host == address:
+        if given == instance["DBInstanceIdentifier"] or address in hosts:
             owner = instance.get("DBClusterIdentifier")
             return Server(api, CLUSTER, owner) if owner else Server(api, INSTANCE, instance["DBInstanceIdentifier"])
     raise ConfigError(
-        said("no cluster or instance in {region} has the endpoint {host}", region=api.region, host=host),
+        said("no cluster or instance in {region} has the endpoint {host}", region=api.region, host=asked.host),
         hint=said("Use credentials of its account; or name it: --with server=NAME."),
     )

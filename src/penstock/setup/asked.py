@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock.errors import ConfigError, SourceError
@@ -50,6 +50,7 @@ class Asked:
     show_password: bool = False
     shown: dict[str, str] = field(default_factory=dict)  # passwords that are to be shown, by role
     _connection: Connection | None = None
+    _refusal: SourceError | None = None  # why there is no connection: one that times out is not tried at every look
 
     @classmethod
     def of(cls, pipe: Pipe, admin_dsn: str, *, choices: Mapping[str, str], show_password: bool = False) -> Asked:
@@ -71,9 +72,15 @@ class Asked:
 
     @property
     def source(self) -> Connection:
-        """The administrator's connection. Raises SourceError and ConfigError."""
+        """The administrator's connection. Raises SourceError, the same again until ``anew``, and ConfigError."""
+        if self._refusal is not None:
+            raise self._refusal
         if self._connection is None or self._connection.closed:
-            self._connection = self.connector.connect()
+            try:
+                self._connection = self.connector.connect()
+            except SourceError as error:
+                self._refusal = error
+                raise
         return self._connection
 
     def answers(self) -> bool:
@@ -84,8 +91,16 @@ class Asked:
             return re.search(r"timed? ?out", error.message) is None
         return True
 
+    def anew(self) -> bool:
+        """After what may have restarted the server, or opened the way to it: whether a new connection can be made."""
+        self.close()
+        self._refusal = None
+        with contextlib.suppress(SourceError):
+            return bool(self.source)
+        return False
+
     def close(self) -> None:
-        """Close the connection: the next look makes a new one."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
 
@@ -97,7 +112,12 @@ class Asked:
     @property
     def role(self) -> str:
         """The role that the pipe connects as."""
-        return str(conninfo_to_dict(self.pipe.source.dsn).get("user") or self.source.info.user)
+        given = conninfo_to_dict(self.pipe.source.dsn)
+        if not given.get("user") and given.get("service"):
+            raise ConfigError(
+                "source.dsn names a service and no user, which setup has to know", hint="Add user=… to it."
+            )
+        return str(given.get("user") or _usual("user"))
 
     @property
     def streams(self) -> bool:
@@ -119,7 +139,7 @@ class Asked:
     def system(self) -> str:
         """The server's system identifier; empty where it cannot be reached."""
         with contextlib.suppress(SourceError):
-            return str(self.fetch("administrator")[0].system)
+            return str(self.administrator().system)
         return ""
 
     def facts(self, **known: str) -> dict[str, str]:
@@ -130,6 +150,10 @@ class Asked:
     def fetch(self, query: str, **parameters: object) -> list[Any]:
         """The rows of a named query."""
         return fetch(self.source, query, **parameters)
+
+    def administrator(self) -> Any:
+        """The server, and the role that setup works with there."""
+        return self.fetch("administrator", slot=self.pipe.slot)[0]
 
     def tables(self) -> list[Table]:
         """The tables of the pipe."""
@@ -147,6 +171,12 @@ class Asked:
                 self.source.execute(each.encode())
 
 
+def _usual(keyword: str) -> str:
+    """What libpq takes where a DSN leaves something out."""
+    found = (each.val for each in pq.Conninfo.get_defaults() if each.keyword == keyword.encode())
+    return (next(found, None) or b"").decode()
+
+
 def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
     """The pipe's source as the administrator reaches it: what is not said is as in the pipe, the database always is."""
     if not admin_dsn:
@@ -159,9 +189,10 @@ def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
             hint='Write "user=postgres password=…"; the rest is taken from the pipe.',
         ) from None
     known = conninfo_to_dict(pipe.source.dsn)
-    database = known.get("dbname") or known.get("user")
+    database = known.get("dbname") or known.get("user") or _usual("user")
     theirs = {
         key: value for key, value in known.items() if key not in ("user", "password", "passfile", "sslcert", "sslkey")
     }
     dsn = make_conninfo("", **{**theirs, **given, "dbname": database})
-    return pipe.source.model_copy(update={"dsn": dsn, "password": None})
+    theirs_too = {"authentication": "password"} if "authentication" in type(pipe.source).model_fields else {}
+    return pipe.source.model_copy(update={"dsn": dsn, "password": None, **theirs_too})

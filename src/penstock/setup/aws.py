@@ -13,6 +13,7 @@ from penstock.finding import Fix
 from penstock.language import said
 from penstock.setup.amazon import Api, command
 from penstock.setup.amazon_servers import AT_ONCE, CLUSTER, PENDING, WORDS, Server, find
+from penstock.setup.server import no_api
 from penstock.setup.step import Back, State, Step, by_hand, right
 from penstock.setup.terraform import resource
 
@@ -30,9 +31,7 @@ def steps(asked: Asked) -> list[Step]:
     try:
         server = find(asked, Api.of(asked))
     except ConfigError as error:
-        facts = asked.facts()
-        fix = Fix(advice=error.hint) + asked.provider.switch_on(facts)
-        return [by_hand("Amazon's API", facts["server"], error.message, fix)]
+        return [no_api("Amazon's API", asked, error)]
     return [*_parameters(asked, server), *_tokens(asked, server)]
 
 
@@ -184,9 +183,8 @@ def _settle(asked: Asked, server: Server) -> None:
     """The restart, until statements can be run again where they could be before."""
     reachable = bool(asked.system)
     server.settle()
-    asked.close()
     if reachable:
-        server.api.until(lambda: bool(asked.system), f"{server.title} takes no connections after its restart")
+        server.api.until(asked.anew, f"{server.title} takes no connections after its restart")
 
 
 def _listed(values: Mapping[str, tuple[str, str]]) -> str:

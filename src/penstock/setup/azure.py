@@ -12,6 +12,7 @@ from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableEr
 from penstock.finding import Fix
 from penstock.language import said
 from penstock.setup.address import let_in
+from penstock.setup.server import no_api
 from penstock.setup.step import Back, State, Step, by_hand, right
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ def steps(asked: Asked) -> list[Step]:
         server = find(asked)
         described = server.described()
     except ConfigError as error:
-        facts = asked.facts()
-        fix = Fix(advice=error.hint) + asked.provider.switch_on(facts)
-        return [by_hand("Azure's API", facts["server"], error.message, fix)]
+        return [no_api("Azure's API", asked, error)]
     return [
         *_firewall(asked, server, described),
         *_parameters(asked, server, described),
@@ -202,7 +201,7 @@ def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
 def _restart(asked: Asked, server: Server, facts: dict[str, str]) -> Step:
     def apply() -> None:
         server.restart()
-        asked.close()
+        asked.anew()
 
     fix = asked.provider.restart.filled(facts)
     return Step(
@@ -267,6 +266,7 @@ def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
             server.api.firewall_rules.begin_create_or_update(
                 server.group, server.name, rule, body, polling_interval=poll_seconds
             ).result()
+        asked.anew()
 
     back = Back("azure rule", rule, _where(server))
     fix = Fix(cli=_in_group(fix.cli, server), console=fix.console, terraform=fix.terraform)
@@ -296,7 +296,7 @@ def undo_parameter(asked: Asked, back: Back) -> None:
     server.set(back.what, str(back.arguments["value"]), str(back.arguments["source"]))
     if server.parameter(back.what).is_config_pending_restart:
         server.restart()
-        asked.close()
+        asked.anew()
 
 
 def undo_rule(_asked: Asked, back: Back) -> None:

@@ -61,7 +61,9 @@ def stages(asked: Asked) -> tuple[Stage, ...]:
     """The stages of the source's provider. Raises SourceRefusedError for one that no pipe of this kind can have."""
     facts = asked.provider
     if facts.support is Support.NONE or (facts.support is Support.SNAPSHOT and asked.streams):
-        raise SourceRefusedError(f"{facts.title}: {said(facts.refusal)}", hint="")
+        once = 'Set mode = "snapshot" in [pipe]: the tables are copied once.'
+        hint = once if facts.support is Support.SNAPSHOT else "Give the DSN of a PostgreSQL."
+        raise SourceRefusedError(f"{facts.title}: {said(facts.refusal)}", hint=hint)
     return STAGES.get(asked.provider.name, USUAL)
 
 

@@ -81,12 +81,13 @@ def _rule(asked: Asked, api: Api) -> Iterator[Step]:
         State.NEEDED,
         fix,
         back=(back,),
-        apply=lambda: _authorize(api, change),
+        apply=lambda: _authorize(asked, api, change),
     )
 
 
-def _authorize(api: Api, change: dict[str, Any]) -> None:
+def _authorize(asked: Asked, api: Api, change: dict[str, Any]) -> None:
     api.call("ec2", "authorize_security_group_ingress", change, absent=("InvalidPermission.Duplicate",))
+    asked.anew()
 
 
 def _lets_in(rule: dict[str, Any], address: str, port: int) -> bool:

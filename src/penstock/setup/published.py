@@ -63,7 +63,6 @@ def _made(asked: Asked, tables: Sequence[Table], relations: Sequence[Any]) -> It
     if lack is None or not tables:
         yield right("publication", name, said("it publishes the tables"))
         return
-    (server,) = asked.fetch("administrator")
     fix = Fix(sql=(lack.statement,), terraform="" if lack.exists else _terraform(asked, name, tables))
     what = said("it publishes {count} tables", count=len(lack.tables))
     theirs = sorted({each.owner for each in relations if not each.may_act})
@@ -72,7 +71,7 @@ def _made(asked: Asked, tables: Sequence[Table], relations: Sequence[Any]) -> It
             "Run it as somebody who owns all of the tables; now they belong to {owners} too.", owners=", ".join(theirs)
         )
         yield by_hand("publication", name, what, Fix(advice=advice) + fix)
-    elif not (lack.exists or server.may_create):
+    elif not (lack.exists or asked.administrator().may_create):
         advice = said("Run it as somebody who may create in the database.")
         yield by_hand("publication", name, what, Fix(advice=advice) + fix)
     else:
