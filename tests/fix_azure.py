@@ -16,7 +16,7 @@ import pytest
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.mgmt.postgresqlflexibleservers import PostgreSQLManagementClient
 
-from penstock.setup import azure
+from penstock.setup import azure_servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,8 +172,8 @@ def microsoft(monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
             )
             return clients[-1]
 
-        monkeypatch.setattr(azure, "client", client)
-        monkeypatch.setattr(azure, "poll_seconds", 0)
+        monkeypatch.setattr(azure_servers, "client", client)
+        monkeypatch.setattr(azure_servers, "poll_seconds", 0)
         monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION)
         yield fake
         for each in clients:

@@ -13,6 +13,7 @@ from tests.servers.postgres import PostgresServer
 from tests.setups import ROLE, Operator, apply, left, pipe_at, plan, step_of, undo
 
 from penstock.setup import aws as amazon_steps
+from penstock.setup.asked import Asked
 from penstock.setup.step import State, Step
 
 if TYPE_CHECKING:
@@ -220,3 +221,28 @@ def test_a_private_link_waits_to_be_accepted(
     assert link().state is State.RIGHT
     undo(pipe, tmp_path, Operator())
     assert [each for each in aws.ec2.describe_vpc_endpoints()["VpcEndpoints"] if each["State"] != "deleted"] == []
+
+
+def test_tokens_instead_of_a_password(
+    aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+    monkeypatch.setattr(Asked, "tokens", "aws-iam")
+    with source.connect() as admin:
+        admin.execute("create role rds_iam")
+    steps = plan(pipe)
+    policy = step_of(steps, "IAM policy")
+    assert policy.state is State.BY_HAND
+    resource = aws.rds.describe_db_clusters()["DBClusters"][0]["DbClusterResourceId"]
+    assert f"arn:aws:rds-db:us-east-1:123456789012:dbuser:{resource}/{ROLE}" in policy.fix.advice
+    assert apply(pipe, tmp_path, Operator()) == {**DONE, "IAM policy": "by hand"}
+    assert aws.values(aws.attached("shop")) == {"rds.logical_replication": "1", "rds.iam_auth_for_replication": "1"}
+    assert aws.rds.describe_db_clusters()["DBClusters"][0]["IAMDatabaseAuthenticationEnabled"]
+    with source.connect() as admin:
+        granted = "select pg_has_role(%s, 'rds_iam', 'member'), (select rolpassword from pg_authid where rolname = %s)"
+        assert admin.execute(granted, (ROLE, ROLE)).fetchone() == (True, None)
+    assert not (tmp_path / "secret").exists()
+    undo(pipe, tmp_path, Operator())
+    assert not aws.rds.describe_db_clusters()["DBClusters"][0]["IAMDatabaseAuthenticationEnabled"]
+    with source.connect() as admin:
+        admin.execute("drop role rds_iam")

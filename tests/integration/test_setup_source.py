@@ -198,7 +198,12 @@ def test_what_is_not_published_unasked_and_rows_that_policies_hide(shop: Case, d
     assert states(setup(shop))["publication", "penstock_shop"] == "needed"
     assert ("replica identity", "public.bare") not in left(setup(shop, "--apply"))
     assert "bare" in [name for (name,) in database.fetch(published)]
+    database.execute("create table sales.later (id int primary key)")  # one more, and the same again
+    assert left(setup(shop)) == {("publication", "penstock_shop"): "needed", ("definition", "shop"): "by hand"}
+    setup(shop, "--apply")
+    assert "later" in [name for (name,) in database.fetch(published)]
     setup(shop, "--undo")
+    assert database.fetch("select from pg_publication") == []
     assert database.fetch(f"select from pg_roles where rolname = '{ROLE}'") == []
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError
 from penstock.language import said
+from penstock.setup.amazon import Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from penstock.setup.amazon import Api
     from penstock.setup.asked import Asked
+    from penstock.setup.step import Argument, Back
 
 PENDING_SECONDS = 300.0  # within which a changed group shows at the server
 AT_ONCE = 20  # parameters that one call takes
@@ -163,4 +164,16 @@ def find(asked: Asked, api: Api) -> Server:
     raise ConfigError(
         said("no cluster or instance in {region} has the endpoint {host}", region=api.region, host=asked.host),
         hint=said("Use credentials of its account; or name it: --with server=NAME."),
+    )
+
+
+def where(server: Server) -> dict[str, Argument]:
+    """How the record names a server."""
+    return {"region": server.api.region, "noun": server.words.noun, "server": server.name}
+
+
+def server_of(asked: Asked, back: Back) -> Server:
+    """The server that the record names."""
+    return Server(
+        Api.of(asked, str(back.arguments["region"])), WORDS[str(back.arguments["noun"])], str(back.arguments["server"])
     )

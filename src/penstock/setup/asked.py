@@ -91,13 +91,18 @@ class Asked:
             return re.search(r"timed? ?out", error.message) is None
         return True
 
+    @property
+    def reachable(self) -> bool:
+        """Whether statements can be run."""
+        with contextlib.suppress(SourceError):
+            return bool(self.source)
+        return False
+
     def anew(self) -> bool:
         """After what may have restarted the server, or opened the way to it: whether a new connection can be made."""
         self.close()
         self._refusal = None
-        with contextlib.suppress(SourceError):
-            return bool(self.source)
-        return False
+        return self.reachable
 
     def close(self) -> None:
         """Close the connection."""

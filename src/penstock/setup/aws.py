@@ -1,4 +1,4 @@
-"""Aurora and RDS: the parameter group, the restart that it needs, and tokens instead of a password.
+"""Aurora and RDS: the parameter group, and the restart that it needs.
 
 A group that somebody made is changed where it is, or copied where other servers have it too: its values are never lost.
 """
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from penstock.errors import ConfigError
 from penstock.finding import Fix
 from penstock.language import said
+from penstock.setup import tokens
 from penstock.setup.amazon import Api, command
-from penstock.setup.amazon_servers import AT_ONCE, CLUSTER, PENDING, WORDS, Server, find
+from penstock.setup.amazon_servers import AT_ONCE, CLUSTER, PENDING, Server, find, server_of, where
 from penstock.setup.server import no_api
-from penstock.setup.step import Back, State, Step, by_hand, right
+from penstock.setup.step import Back, State, Step, right
 from penstock.setup.terraform import resource
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def steps(asked: Asked) -> list[Step]:
         server = find(asked, Api.of(asked))
     except ConfigError as error:
         return [no_api("Amazon's API", asked, error)]
-    return [*_parameters(asked, server), *_tokens(asked, server)]
+    return [*_parameters(asked, server), *tokens.steps(asked, server)]
 
 
 def _wanted(asked: Asked) -> dict[str, str]:
@@ -73,7 +74,7 @@ def _in_place(server: Server, group: str, have: Values, lacking: Values) -> Step
     back = Back(
         "aws values",
         group,
-        {**_where(server), "values": json.dumps(before), "others": [name for name in lacking if name not in have]},
+        {**where(server), "values": json.dumps(before), "others": [name for name in lacking if name not in have]},
     )
     return Step(
         "parameters",
@@ -117,7 +118,7 @@ def _group_of_our_own(server: Server, group: str, have: Values, lacking: Values)
     cli += (command(region, "rds", *_modification(server, ours, left)),) if left else ()
     fix = Fix(cli=cli, terraform=_terraform(server, ours, family, values))
     if cli:
-        back = () if there else (Back("aws group", ours, _where(server)),)
+        back = () if there else (Back("aws group", ours, where(server)),)
         yield Step("parameter group", ours, what, State.NEEDED, fix, back=back, apply=make)
     else:
         yield right("parameter group", ours, what)
@@ -129,7 +130,7 @@ def _group_of_our_own(server: Server, group: str, have: Values, lacking: Values)
         State.NEEDED,
         Fix(cli=(command(region, "rds", f"modify_{server.words.kind}", attach),), terraform=_attachment(server, ours)),
         undo_restarts=server.title,
-        back=(Back("aws attach", group, _where(server)),),
+        back=(Back("aws attach", group, where(server)),),
         apply=lambda: _attach(server, ours),
     )
 
@@ -143,45 +144,12 @@ def _restart(asked: Asked, server: Server) -> Step:
     )
 
 
-def _tokens(asked: Asked, server: Server) -> Iterator[Step]:
-    """What a role needs that logs in by IAM."""
-    if asked.tokens != "aws-iam":
-        return
-    described = server.described()
-    enable = {server.words.server: server.name, "EnableIAMDatabaseAuthentication": True, "ApplyImmediately": True}
-    what = said("the {server} takes tokens of IAM", server=server.title)
-    if described.get("IAMDatabaseAuthenticationEnabled"):
-        yield right("IAM", server.name, what)
-    else:
-        cli = command(server.api.region, "rds", f"modify_{server.words.kind}", enable)
-        back = Back("aws IAM", server.name, _where(server))
-        yield Step(
-            "IAM", server.name, what, State.NEEDED, Fix(cli=(cli,)), back=(back,), apply=lambda: _iam(server, on=True)
-        )
-    resource_id = described.get("DbClusterResourceId") or described.get("DbiResourceId")
-    account = str(described.get("DBClusterArn") or described.get("DBInstanceArn")).split(":")[4]
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": "rds-db:connect",
-                "Resource": f"arn:aws:rds-db:{server.api.region}:{account}:dbuser:{resource_id}/{asked.role}",
-            }
-        ],
-    }
-    advice = said(
-        "Whoever runs Penstock needs this policy, which setup cannot see: {policy}", policy=json.dumps(policy)
-    )
-    yield by_hand("IAM policy", asked.role, said("the right to connect with a token"), Fix(advice=advice))
-
-
 # Doing it
 
 
 def _settle(asked: Asked, server: Server) -> None:
     """The restart, until statements can be run again where they could be before."""
-    reachable = bool(asked.system)
+    reachable = asked.reachable
     server.settle()
     if reachable:
         server.api.until(asked.anew, f"{server.title} takes no connections after its restart")
@@ -189,10 +157,6 @@ def _settle(asked: Asked, server: Server) -> None:
 
 def _listed(values: Mapping[str, tuple[str, str]]) -> str:
     return ", ".join(f"{name} = {value}" for name, (value, _) in values.items())
-
-
-def _where(server: Server) -> dict[str, str | list[str]]:
-    return {"region": server.api.region, "noun": server.words.noun, "server": server.name}
 
 
 def _modification(server: Server, group: str, values: Values) -> tuple[str, dict[str, object]]:
@@ -221,14 +185,6 @@ def _attach(server: Server, group: str) -> None:
         {server.words.server: server.name, server.words.group: group, "ApplyImmediately": True},
     )
     server.api.until(lambda: server.group() == group and server.available(), f"{server.title} gets {group}")
-
-
-def _iam(server: Server, *, on: bool) -> None:
-    server.api.call(
-        "rds",
-        f"modify_{server.words.kind}",
-        {server.words.server: server.name, "EnableIAMDatabaseAuthentication": on, "ApplyImmediately": True},
-    )
 
 
 def _resource(server: Server) -> str:
@@ -260,15 +216,9 @@ def _attachment(server: Server, group: str) -> str:
 # Taking it back
 
 
-def _server(asked: Asked, back: Back) -> Server:
-    return Server(
-        Api.of(asked, str(back.arguments["region"])), WORDS[str(back.arguments["noun"])], str(back.arguments["server"])
-    )
-
-
 def undo_values(asked: Asked, back: Back) -> None:
     """The values as they were in a group of somebody's."""
-    server = _server(asked, back)
+    server = server_of(asked, back)
     _set(
         server,
         back.what,
@@ -283,7 +233,7 @@ def undo_values(asked: Asked, back: Back) -> None:
 
 def undo_attach(asked: Asked, back: Back) -> None:
     """The group that was there before."""
-    server = _server(asked, back)
+    server = server_of(asked, back)
     if server.group() != back.what:
         _attach(server, back.what)
     _settle(asked, server)
@@ -291,14 +241,9 @@ def undo_attach(asked: Asked, back: Back) -> None:
 
 def undo_group(asked: Asked, back: Back) -> None:
     """A group of ours is removed."""
-    server = _server(asked, back)
+    server = server_of(asked, back)
     operation = f"delete_{server.words.parameters.removesuffix('s')}_group"
     server.api.call("rds", operation, {server.words.group: back.what}, absent=("DBParameterGroupNotFound",))
 
 
-def undo_iam(asked: Asked, back: Back) -> None:
-    """No tokens."""
-    _iam(_server(asked, back), on=False)
-
-
-UNDO = {"aws values": undo_values, "aws attach": undo_attach, "aws group": undo_group, "aws IAM": undo_iam}
+UNDO = {"aws values": undo_values, "aws attach": undo_attach, "aws group": undo_group}

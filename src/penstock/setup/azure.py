@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableError
+from penstock.errors import ConfigError
 from penstock.finding import Fix
 from penstock.language import said
+from penstock.setup import azure_servers
 from penstock.setup.address import let_in
+from penstock.setup.azure_servers import Server, endpoints, find, told, word
 from penstock.setup.server import no_api
 from penstock.setup.step import Back, State, Step, by_hand, right
 
@@ -21,115 +20,6 @@ if TYPE_CHECKING:
     from penstock.setup.asked import Asked
 
 SYNCED_SLOTS_SINCE = 17
-poll_seconds = 5.0  # between two looks at a server that is changing; tests look more often
-
-
-def client(subscription: str) -> Any:
-    """Azure's API. Credentials are found as every program of Azure's finds them. Raises ConfigError."""
-    try:
-        from azure.identity import DefaultAzureCredential
-        from azure.mgmt.postgresqlflexibleservers import PostgreSQLManagementClient
-    except ImportError:
-        raise ConfigError(said("Azure's library is not installed"), hint="pip install 'penstock[azure]'") from None
-    return PostgreSQLManagementClient(DefaultAzureCredential(), subscription)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A flexible server."""
-
-    api: Any
-    subscription: str
-    group: str  # its resource group
-    name: str
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"server {self.name}"
-
-    def described(self) -> Any:
-        """Its properties as they are now."""
-        with _told(f"server {self.name}"):
-            return self.api.servers.get(self.group, self.name).properties
-
-    def parameter(self, name: str) -> Any:
-        """A parameter's value, default, source, and whether it waits for a restart."""
-        with _told(f"parameter {name} of server {self.name}"):
-            return self.api.configurations.get(self.group, self.name, name).properties
-
-    def set(self, name: str, value: str, source: str = "user-override") -> None:
-        """Set a parameter, and wait until that is done."""
-        body = {"properties": {"value": value, "source": source}}
-        with _told(f"parameter {name} of server {self.name}"):
-            self.api.configurations.begin_update(
-                self.group, self.name, name, body, polling_interval=poll_seconds
-            ).result()
-
-    def restart(self) -> None:
-        """Restart it, and wait until it is back."""
-        with _told(f"restart of server {self.name}"):
-            self.api.servers.begin_restart(self.group, self.name, polling_interval=poll_seconds).result()
-
-
-@contextlib.contextmanager
-def _told(doing: str) -> Iterator[None]:
-    """Azure's errors become Penstock's."""
-    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-
-    try:
-        yield
-    except ClientAuthenticationError as error:
-        raise ConfigError(
-            said("there are no credentials of Azure's here: {error}", error=error.message.splitlines()[0]),
-            hint=said("Run: az login; or do it by hand, as follows."),
-        ) from None
-    except HttpResponseError as error:
-        code = error.error.code if error.error else error.status_code
-        raise SourceRefusedError(
-            f"{doing}: {code}: {error.message.splitlines()[0]}",
-            hint="Let the credentials do that (the role Contributor of the server), or do it by hand and run setup again.",
-        ) from None
-    except AzureError as error:
-        raise SourceUnavailableError(
-            f"{doing}: {error.message}", hint="Check the way to Azure's API, and run it again."
-        ) from None
-
-
-def find(asked: Asked) -> Server:
-    """The server behind the source's host, which may be a virtual endpoint. Raises ConfigError where there is none."""
-    subscription = asked.choices.get("subscription") or os.environ.get("AZURE_SUBSCRIPTION_ID", "")
-    if not subscription:
-        raise ConfigError(
-            said("it is not known in which subscription the server is"),
-            hint=said("Set AZURE_SUBSCRIPTION_ID, or give it: --with subscription=…"),
-        )
-    api = client(subscription)
-    host, wanted = asked.host.lower(), asked.choices.get("server", "")
-    with _told("the list of servers"):
-        every = list(api.servers.list_by_subscription())
-    found = [(each.id.split("/")[4], each) for each in every]
-    for group, each in found:
-        if wanted == each.name or str(each.properties.fully_qualified_domain_name).lower() == host:
-            return Server(api, subscription, group, each.name)
-    for group, each in found:
-        server = Server(api, subscription, group, each.name)
-        if host in (name for _, names in endpoints(server) for name in names):
-            return server
-    raise ConfigError(
-        said("no server in the subscription {subscription} has the name {host}", subscription=subscription, host=host),
-        hint=said("Use credentials and the subscription that it is in; or name it: --with server=NAME."),
-    )
-
-
-def endpoints(server: Server) -> list[tuple[str, list[str]]]:
-    """Virtual endpoints: their kind, and their names."""
-    with _told(f"virtual endpoints of server {server.name}"):
-        found = list(server.api.virtual_endpoints.list_by_server(server.group, server.name))
-    return [
-        (_word(each.properties.endpoint_type), [name.lower() for name in each.properties.virtual_endpoints or ()])
-        for each in found
-    ]
 
 
 def steps(asked: Asked) -> list[Step]:
@@ -158,12 +48,7 @@ def _wanted(asked: Asked, server: Server, described: Any) -> dict[str, str]:
 
 
 def _highly_available(described: Any) -> bool:
-    return described.high_availability is not None and _word(described.high_availability.mode) not in ("", "Disabled")
-
-
-def _word(value: Any) -> str:
-    """One of Azure's words, which come as enums or as texts."""
-    return str(getattr(value, "value", value) or "")
+    return described.high_availability is not None and word(described.high_availability.mode) not in ("", "Disabled")
 
 
 def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
@@ -180,7 +65,7 @@ def _parameters(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
         fix = asked.provider.setting.filled(filled)
         fix = Fix(cli=_in_group(fix.cli, server), console=fix.console, terraform=fix.terraform)
         waits = waits or not now.is_dynamic_config
-        back = Back("azure parameter", name, {**_where(server), "value": str(now.value), "source": _word(now.source)})
+        back = Back("azure parameter", name, {**_where(server), "value": str(now.value), "source": word(now.source)})
         yield Step(
             "parameter",
             name,
@@ -238,7 +123,7 @@ def _endpoint(asked: Asked, server: Server) -> Iterator[Step]:
 def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
     if "address" not in asked.choices and asked.answers():
         return
-    if described.network is not None and _word(described.network.public_network_access) == "Disabled":
+    if described.network is not None and word(described.network.public_network_access) == "Disabled":
         what = said("it takes connections from its virtual network only")
         advice = said("Run Penstock in that network, or make a private endpoint in yours, or use an SSH tunnel.")
         yield by_hand("firewall", server.name, what, Fix(advice=advice))
@@ -253,7 +138,7 @@ def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
     first, last = str(span[0]), str(span[-1])
     what = said("{address} may connect", address=address)
     rule = f"penstock_{asked.pipe.name}"
-    with _told(f"firewall of server {server.name}"):
+    with told(f"firewall of server {server.name}"):
         rules = [each.properties for each in server.api.firewall_rules.list_by_server(server.group, server.name)]
     if any(_covers(each, span) for each in rules):
         yield right("firewall", server.name, what)
@@ -262,9 +147,9 @@ def _firewall(asked: Asked, server: Server, described: Any) -> Iterator[Step]:
 
     def apply() -> None:
         body = {"properties": {"startIpAddress": first, "endIpAddress": last}}
-        with _told(f"firewall of server {server.name}"):
+        with told(f"firewall of server {server.name}"):
             server.api.firewall_rules.begin_create_or_update(
-                server.group, server.name, rule, body, polling_interval=poll_seconds
+                server.group, server.name, rule, body, polling_interval=azure_servers.poll_seconds
             ).result()
         asked.anew()
 
@@ -287,7 +172,7 @@ def _where(server: Server) -> dict[str, str | list[str]]:
 
 def _server(back: Back) -> Server:
     given = {name: str(value) for name, value in back.arguments.items()}
-    return Server(client(given["subscription"]), given["subscription"], given["group"], given["server"])
+    return Server(azure_servers.client(given["subscription"]), given["subscription"], given["group"], given["server"])
 
 
 def undo_parameter(asked: Asked, back: Back) -> None:
@@ -302,9 +187,9 @@ def undo_parameter(asked: Asked, back: Back) -> None:
 def undo_rule(_asked: Asked, back: Back) -> None:
     """Let the address in no more."""
     server = _server(back)
-    with _told(f"firewall of server {server.name}"):
+    with told(f"firewall of server {server.name}"):
         server.api.firewall_rules.begin_delete(
-            server.group, server.name, back.what, polling_interval=poll_seconds
+            server.group, server.name, back.what, polling_interval=azure_servers.poll_seconds
         ).result()
 
 

@@ -16,7 +16,7 @@ from penstock.language import said
 from penstock.postgres import slot
 from penstock.postgres.connection import translate
 from penstock.postgres.providers import Support
-from penstock.setup import aws, azure, network, password, server, source
+from penstock.setup import aws, azure, network, password, server, source, tokens
 from penstock.setup.step import State, Step, by_hand
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ UNDO: dict[str, Callable[[Asked, Back], None]] = {
     "sql": _undo_statement,
     "file": _undo_file,
     **aws.UNDO,
+    **tokens.UNDO,
     **network.UNDO,
     **azure.UNDO,
 }

@@ -41,7 +41,7 @@ def no_api(name: str, asked: Asked, error: ConfigError) -> Step:
     facts = asked.facts()
     fix = Fix(advice=error.hint)
     return by_hand(
-        name, facts["server"], error.message, fix if asked.answers() else fix + asked.provider.switch_on(facts)
+        name, facts["server"], error.message, fix if asked.reachable else fix + asked.provider.switch_on(facts)
     )
 
 

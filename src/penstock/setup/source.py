@@ -75,11 +75,11 @@ def _new_role(asked: Asked) -> Iterator[Step]:
         what = said("there is no such role: it has to be made as a principal of Microsoft Entra's")
         yield by_hand("role", role, what, asked.provider.tokens.filled(asked.facts()))
         return
-    password = Password.of(asked.pipe.source, shown=asked.show_password)
+    password = Password() if asked.tokens else Password.of(asked.pipe.source, shown=asked.show_password)
     create = asked.statement("CREATE ROLE {role} LOGIN", role=role)
     drop = Back("sql", asked.statement("DROP ROLE {role};", role=role))
     shown = Fix(sql=(f"{create} PASSWORD '…';",), terraform=_role_resource(asked))
-    if password.lack and not asked.tokens:
+    if password.lack:
         advice = said(
             "Say where the pipe finds the role's password: password = {place} in [source]; setup makes one and writes it there.",
             place='{ file = "…" }',
@@ -87,7 +87,9 @@ def _new_role(asked: Asked) -> Iterator[Step]:
         what = said("there is no such role, and no password for one: {lack}", lack=password.lack)
         yield by_hand("role", role, what, replace(shown, advice=advice))
         return
-    if password.path:
+    if asked.tokens:
+        what = said("a role that may log in, with tokens")
+    elif password.path:
         what = said(
             "a role that may log in; its new password is written to {path}, and shown nowhere", path=password.path
         )
