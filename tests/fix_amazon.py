@@ -186,8 +186,12 @@ def _extend(fake: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
         fake.reboot(name)
         return backend.databases[name]
 
+    def takes_tokens(cluster: Any) -> bool:
+        return bool(getattr(cluster, "enable_iam_database_authentication", False))
+
     as_it_was = RDSBackend.describe_db_instances
     monkeypatch.setattr(DBCluster, "db_cluster_members", property(members))
+    monkeypatch.setattr(DBCluster, "iam_database_authentication_enabled", property(takes_tokens))
     monkeypatch.setattr(DBInstance, "db_parameter_group_status_list", property(groups))
     monkeypatch.setattr(RDSBackend, "describe_db_instances", describe)
     monkeypatch.setattr(RDSBackend, "reboot_db_instance", reboot)

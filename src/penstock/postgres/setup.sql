@@ -56,3 +56,19 @@ order by n.nspname, c.relname
 -- What postgresql.auto.conf says of a setting, for superusers.
 select f.setting from pg_catalog.pg_file_settings f
 where f.name = %(name)s and f.sourcefile like '%%postgresql.auto.conf'
+
+-- name: tables_of
+-- Whatever default privileges of an owner for tables count for.
+select c.oid from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %(schema)s and pg_catalog.pg_get_userbyid(c.relowner) = %(owner)s and c.relkind in ('r', 'p', 'v', 'm', 'f')
+
+-- name: given_since
+-- What was made since then, and got the role's privilege from the owner's default privileges.
+select c.relname from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+cross join lateral aclexplode(c.relacl) g
+where n.nspname = %(schema)s and pg_catalog.pg_get_userbyid(c.relowner) = %(owner)s and not c.oid = any (%(known)s::oid[])
+  and g.grantor = c.relowner and g.grantee = (select r.oid from pg_catalog.pg_roles r where r.rolname = %(role)s)
+  and g.privilege_type = 'SELECT'
+order by c.relname

@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
+import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from penstock.errors import ConfigError, SourceError
+from penstock.errors import ConfigError, SourceError, SourceRefusedError
 from penstock.postgres import catalog, providers
-from penstock.postgres.connection import Connector, translated
+from penstock.postgres.connection import Connector, translate, translated
 from penstock.postgres.question import fetch
 
 if TYPE_CHECKING:
@@ -174,6 +175,24 @@ class Asked:
         for each in statements:
             with translated(f"setup: {each.partition(' PASSWORD ')[0]}"):
                 self.source.execute(each.encode())
+
+    def run_if_there(self, statement: str) -> None:
+        """Run what takes something back; nothing where that is gone already. Raises SourceError."""
+        doing = f"setup --undo: {statement}"
+        try:
+            self.source.execute(statement.encode())
+        except _GONE:
+            return
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise SourceRefusedError(
+                f"{doing} {error.diag.message_primary}",
+                hint=f"It was given more than setup gave: {error.diag.message_detail}. Take that back, then run it again.",
+            ) from None
+        except psycopg.Error as error:
+            raise translate(error, doing) from None
+
+
+_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName)
 
 
 def _usual(keyword: str) -> str:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import psycopg
-
 from penstock.errors import ConfigError, SourceError, SourceRefusedError
 from penstock.finding import Fix
 from penstock.language import said
 from penstock.postgres import slot
-from penstock.postgres.connection import translate
 from penstock.postgres.providers import Support
-from penstock.setup import aws, azure, network, password, server, source, tokens
+from penstock.setup import aws, azure, later_tables, network, password, server, source, tokens
 from penstock.setup.step import State, Step, by_hand
 
 if TYPE_CHECKING:
@@ -145,22 +142,8 @@ def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
     return gone
 
 
-_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName)
-
-
 def _undo_statement(asked: Asked, back: Back) -> None:
-    doing = f"setup --undo: {back.what}"
-    try:
-        asked.source.execute(back.what.encode())
-    except _GONE:
-        return
-    except psycopg.errors.DependentObjectsStillExist as error:
-        raise SourceRefusedError(
-            f"{doing} {error.diag.message_primary}",
-            hint=f"It was given more than setup gave: {error.diag.message_detail}. Take that back, then run it again.",
-        ) from None
-    except psycopg.Error as error:
-        raise translate(error, doing) from None
+    asked.run_if_there(back.what)
 
 
 def _undo_file(_asked: Asked, back: Back) -> None:
@@ -170,6 +153,7 @@ def _undo_file(_asked: Asked, back: Back) -> None:
 UNDO: dict[str, Callable[[Asked, Back], None]] = {
     "sql": _undo_statement,
     "file": _undo_file,
+    **later_tables.UNDO,
     **aws.UNDO,
     **tokens.UNDO,
     **network.UNDO,

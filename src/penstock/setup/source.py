@@ -16,6 +16,7 @@ from penstock.errors import PenstockError
 from penstock.finding import Fix
 from penstock.language import said
 from penstock.postgres.connection import Connector
+from penstock.setup import later_tables
 from penstock.setup.password import Password, verifier
 from penstock.setup.published import published
 from penstock.setup.step import Back, State, Step, by_hand, right
@@ -36,7 +37,7 @@ def steps(asked: Asked) -> list[Step]:
     made = [*_role(asked, found), *_rights(asked, found)]
     made += _schemas(asked, relations)
     made += _tables(asked, relations)
-    made += _later_tables(asked, relations)
+    made += later_tables.steps(asked, relations)
     made += _row_security(asked, found, relations)
     if asked.streams:
         made += published(asked, tables, found, relations)
@@ -236,39 +237,9 @@ def _tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
         yield change(asked, ("tables", schema), what, fix=fix, back=back, may=may)
 
 
-def _later_tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
-    """Tables that are made later, by those who own the tables of today; where the pipe's patterns may take them."""
-    if not any(set("*?[") & set(each) for each in asked.pipe.tables.include):
-        return
-    what = said("the role may read tables that are made later")
-    done = set()
-    for each in relations:
-        if (each.schema, each.owner) in done or each.owner == asked.role:
-            continue
-        done.add((each.schema, each.owner))
-        subject = said("tables of {owner} in {schema}", owner=each.owner, schema=each.schema)
-        if each.later_too:
-            yield right("later tables", subject, what)
-            continue
-        names = {"owner": each.owner, "schema": each.schema, "role": asked.role}
-        give = asked.statement(
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role};", **names
-        )
-        back = asked.statement(
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} REVOKE SELECT ON TABLES FROM {role};", **names
-        )
-        fix = Fix(sql=(give,), terraform=_defaults(asked, **names))
-        yield change(asked, ("later tables", subject), what, fix=fix, back=[back], may=each.may_act)
-
-
 def _grant(asked: Asked, kind: str, schema: str, **what: list[str]) -> str:
     values = {"database": asked.database, "role": asked.role, "schema": schema, "object_type": kind, **what}
     return resource("postgresql_grant", f"{asked.role}_{kind}_{schema}", values)
-
-
-def _defaults(asked: Asked, *, owner: str, schema: str, role: str) -> str:
-    values = {"database": asked.database, "role": role, "schema": schema, "owner": owner, "object_type": "table"}
-    return resource("postgresql_default_privileges", f"{role}_{owner}_{schema}", {**values, "privileges": ["SELECT"]})
 
 
 def _row_security(asked: Asked, found: Any, relations: list[Any]) -> Iterator[Step]:

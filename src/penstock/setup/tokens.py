@@ -25,13 +25,19 @@ def steps(asked: Asked, server: Server) -> Iterator[Step]:
     described = server.described()
     enable = {server.words.server: server.name, "EnableIAMDatabaseAuthentication": True, "ApplyImmediately": True}
     what = said("the {server} takes tokens of IAM", server=server.title)
-    if described.get("IAMDatabaseAuthenticationEnabled"):
+    if _switched(server):
         yield right("IAM", server.name, what)
     else:
         cli = command(server.api.region, "rds", f"modify_{server.words.kind}", enable)
         back = Back("aws IAM", server.name, where(server))
         yield Step(
-            "IAM", server.name, what, State.NEEDED, Fix(cli=(cli,)), back=(back,), apply=lambda: _iam(server, on=True)
+            "IAM",
+            server.name,
+            what,
+            State.NEEDED,
+            Fix(cli=(cli,)),
+            back=(back,),
+            apply=lambda: _switch(server, on=True),
         )
     resource_id = described.get("DbClusterResourceId") or described.get("DbiResourceId")
     account = str(described.get("DBClusterArn") or described.get("DBInstanceArn")).split(":")[4]
@@ -51,17 +57,22 @@ def steps(asked: Asked, server: Server) -> Iterator[Step]:
     yield by_hand("IAM policy", asked.role, said("the right to connect with a token"), Fix(advice=advice))
 
 
-def _iam(server: Server, *, on: bool) -> None:
+def _switch(server: Server, *, on: bool) -> None:
     server.api.call(
         "rds",
         f"modify_{server.words.kind}",
         {server.words.server: server.name, "EnableIAMDatabaseAuthentication": on, "ApplyImmediately": True},
     )
+    server.api.until(lambda: _switched(server) is on, f"{server.title} takes tokens: {on}")
+
+
+def _switched(server: Server) -> bool:
+    return bool(server.described().get("IAMDatabaseAuthenticationEnabled"))
 
 
 def undo_iam(asked: Asked, back: Back) -> None:
     """No tokens."""
-    _iam(server_of(asked, back), on=False)
+    _switch(server_of(asked, back), on=False)
 
 
 UNDO = {"aws IAM": undo_iam}
