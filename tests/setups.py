@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.servers.postgres import PostgresServer
-
 ROLE = "penstock_made"
 
 
@@ -39,10 +37,10 @@ class Operator:
 
 
 def pipe_at(
-    host: str, server: PostgresServer, folder: Path, *, provider: str = "auto", tables: Sequence[str] = ("public.*",)
+    host: str, port: int, folder: Path, *, provider: str = "auto", tables: Sequence[str] = ("public.*",)
 ) -> Pipe:
     """A pipe whose role is not there yet; ``host`` is a name only, its server is on loopback."""
-    dsn = f"host={host} hostaddr=127.0.0.1 port={server.port} user={ROLE} dbname=postgres"
+    dsn = f"host={host} hostaddr=127.0.0.1 port={port} user={ROLE} dbname=postgres connect_timeout=2"
     return parse(
         {
             "pipe": {"name": "shop"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from moto.ec2.models import EC2Backend
 from tests.servers.postgres import PostgresServer
 from tests.setups import ROLE, Operator, apply, left, pipe_at, plan, step_of, undo
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fix_amazon import Amazon
+    from tests.fix_proxy import Proxy
 
 DONE = {"login": "by hand"}  # only Amazon's own servers let a member of rds_replication replicate
 
@@ -47,7 +49,7 @@ def source(server: PostgresServer, aws: Amazon) -> PostgresServer:
 
 
 def test_a_cluster_with_the_default_group(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at(aws.cluster("shop", "shop-1", "shop-2"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1", "shop-2"), source.port, tmp_path)
     aws.moves_at_reboot = True
     steps = plan(pipe)
     assert [step.name for step in steps if step.state is State.NEEDED][:4] == [
@@ -85,7 +87,7 @@ def show(server: PostgresServer) -> str:
 
 def test_a_group_of_somebodys_is_changed_where_it_is(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
     aws.group("mine", {"work_mem": "65536"})
-    pipe = pipe_at(aws.cluster("shop", "shop-1", group="mine"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1", group="mine"), source.port, tmp_path)
     before = aws.values("mine")
     operator = Operator()
     assert apply(pipe, tmp_path, operator, wal_sender_timeout="0") == DONE
@@ -100,7 +102,7 @@ def test_a_group_that_others_have_too_is_copied(aws: Amazon, source: PostgresSer
     many = {f"setting_{number}": str(number) for number in range(30)}
     aws.group("ours", {**many, "rds.logical_replication": "0"})
     other = aws.cluster("other", "other-1", group="ours")
-    pipe = pipe_at(aws.cluster("shop", "shop-1", group="ours"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1", group="ours"), source.port, tmp_path)
     operator = Operator()
     assert apply(pipe, tmp_path, operator) == DONE
     assert aws.values(aws.attached("shop")) == {**many, "rds.logical_replication": "1"}
@@ -111,7 +113,7 @@ def test_a_group_that_others_have_too_is_copied(aws: Amazon, source: PostgresSer
 
 
 def test_a_restart_that_may_not_be_is_left(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source.port, tmp_path)
     assert apply(pipe, tmp_path, Operator(restarts=False)) == {**DONE, "restart": "needed", "wal_level": "by hand"}
     assert aws.rebooted == []
     with source.connect() as admin:  # everything else is done
@@ -125,7 +127,7 @@ def test_a_restart_that_may_not_be_is_left(aws: Amazon, source: PostgresServer, 
 def test_what_a_crash_left_half_done_is_finished_and_taken_back(
     aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source.port, tmp_path)
 
     class Cut(Exception):
         pass
@@ -144,7 +146,7 @@ def test_what_a_crash_left_half_done_is_finished_and_taken_back(
 
 
 def test_an_instance_of_rds(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    pipe = pipe_at(aws.instance("solo"), source.port, tmp_path)
     assert apply(pipe, tmp_path, Operator()) == DONE
     assert (aws.rebooted, show(source)) == (["solo"], "logical")
     undo(pipe, tmp_path, Operator())
@@ -154,7 +156,7 @@ def test_an_instance_of_rds(aws: Amazon, source: PostgresServer, tmp_path: Path)
 def test_a_cluster_of_rds_restarts_as_a_whole(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
     """Multi-AZ with two readable standbys: not Aurora, and not restarted by instance."""
     aws.group("mine", {})
-    pipe = pipe_at(aws.cluster("trio", "trio-1", "trio-2", group="mine", engine="postgres"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("trio", "trio-1", "trio-2", group="mine", engine="postgres"), source.port, tmp_path)
     assert apply(pipe, tmp_path, Operator()) == DONE
     assert (aws.rebooted, show(source)) == (["trio-1", "trio-2"], "logical")
     undo(pipe, tmp_path, Operator())
@@ -163,7 +165,7 @@ def test_a_cluster_of_rds_restarts_as_a_whole(aws: Amazon, source: PostgresServe
 def test_people_do_it_where_the_api_cannot(
     aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = pipe_at("other.cluster-abc.us-east-1.rds.amazonaws.com", source, tmp_path)
+    pipe = pipe_at("other.cluster-abc.us-east-1.rds.amazonaws.com", source.port, tmp_path)
     step = step_of(plan(pipe), "Amazon's API")
     assert (step.state, step.what) == (
         State.BY_HAND,
@@ -180,7 +182,7 @@ def test_people_do_it_where_the_api_cannot(
 
 
 def test_the_security_group_lets_an_address_in(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    pipe = pipe_at(aws.instance("solo"), source.port, tmp_path)
     (group,) = [each["VpcSecurityGroupId"] for each in aws.backend.databases["solo"].vpc_security_group_membership_list]
 
     def rules() -> list[str]:
@@ -199,10 +201,35 @@ def test_the_security_group_lets_an_address_in(aws: Amazon, source: PostgresServ
     assert rules() == before
 
 
+def test_a_server_that_a_firewall_hides(
+    aws: Amazon,
+    source: PostgresServer,
+    tmp_path: Path,
+    proxy_to: Callable[[int], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is inside shows, and is set up, once the security group lets us in."""
+    proxy = proxy_to(source.port)
+    proxy.blackhole()
+    pipe = pipe_at(aws.instance("solo"), proxy.port, tmp_path)
+    steps = plan(pipe)
+    assert "--with address=" in step_of(steps, "security group").fix.advice
+    assert "timeout" in step_of(steps, "reach the source").what
+    as_it_was = EC2Backend.authorize_security_group_ingress
+
+    def authorize(*arguments: object, **named: object) -> object:
+        proxy.recover()
+        return as_it_was(*arguments, **named)
+
+    monkeypatch.setattr(EC2Backend, "authorize_security_group_ingress", authorize)
+    assert apply(pipe, tmp_path, Operator(), address="203.0.113.7/32") == DONE
+    undo(pipe, tmp_path, Operator())
+
+
 def test_a_private_link_waits_to_be_accepted(
     aws: Amazon, source: PostgresServer, tmp_path: Path, unaccepted: Callable[[], None]
 ) -> None:
-    pipe = pipe_at(aws.instance("solo"), source, tmp_path)
+    pipe = pipe_at(aws.instance("solo"), source.port, tmp_path)
     vpc = aws.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     subnet = aws.ec2.describe_subnets()["Subnets"][0]["SubnetId"]
     service = "com.amazonaws.vpce.us-east-1.vpce-svc-1"
@@ -226,7 +253,7 @@ def test_a_private_link_waits_to_be_accepted(
 def test_tokens_instead_of_a_password(
     aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = pipe_at(aws.cluster("shop", "shop-1"), source, tmp_path)
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source.port, tmp_path)
     monkeypatch.setattr(Asked, "tokens", "aws-iam")
     with source.connect() as admin:
         admin.execute("create role rds_iam")

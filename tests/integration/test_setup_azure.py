@@ -40,7 +40,7 @@ def show(server: PostgresServer, what: str) -> list[tuple[str, ...]]:
 
 
 def test_parameter_restart_role_and_back(microsoft: Azure, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at(microsoft.host, source, tmp_path)
+    pipe = pipe_at(microsoft.host, source.port, tmp_path)
     step = step_of(plan(pipe), "parameter")
     assert step.fix.cli == (
         "az postgres flexible-server parameter set --resource-group shop-group --server-name shop --name wal_level --value logical",
@@ -62,7 +62,7 @@ def test_parameter_restart_role_and_back(microsoft: Azure, source: PostgresServe
 
 def test_the_firewall_lets_addresses_in(microsoft: Azure, source: PostgresServer, tmp_path: Path) -> None:
     microsoft.rules["office"] = ("198.51.100.0", "198.51.100.255")
-    pipe = pipe_at(microsoft.host, source, tmp_path)
+    pipe = pipe_at(microsoft.host, source.port, tmp_path)
     assert step_of(plan(pipe, address="198.51.100.7/32"), "firewall").state is State.RIGHT
     assert apply(pipe, tmp_path, Operator(), address="203.0.113.8/29") == {}
     assert microsoft.rules["penstock_shop"] == ("203.0.113.8", "203.0.113.15")
@@ -74,12 +74,12 @@ def test_the_firewall_lets_addresses_in(microsoft: Azure, source: PostgresServer
 
 def test_high_availability_and_virtual_endpoints(microsoft: Azure, source: PostgresServer, tmp_path: Path) -> None:
     microsoft.availability, microsoft.endpoints = "ZoneRedundant", ["pair.writer.postgres.database.azure.com"]
-    pipe = pipe_at(microsoft.host, source, tmp_path)
+    pipe = pipe_at(microsoft.host, source.port, tmp_path)
     steps = plan(pipe)
     assert "pg_failover_slots" in step_of(steps, "high availability").fix.advice
     assert "pair.writer.postgres.database.azure.com" in step_of(steps, "endpoint").fix.advice
     microsoft.version = "17"
-    through = pipe_at("pair.writer.postgres.database.azure.com", source, tmp_path)
+    through = pipe_at("pair.writer.postgres.database.azure.com", source.port, tmp_path)
     found = {step.subject: step.state for step in plan(through) if step.name in ("parameter", "endpoint")}
     assert found == {
         "wal_level": State.NEEDED,
@@ -94,12 +94,12 @@ def test_what_azure_refuses(
 ) -> None:
     microsoft.refuses = "configurations"
     with pytest.raises(SourceRefusedError, match="parameter wal_level of server shop: AuthorizationFailed") as raised:
-        apply(pipe_at(microsoft.host, source, tmp_path), tmp_path, Operator())
+        apply(pipe_at(microsoft.host, source.port, tmp_path), tmp_path, Operator())
     assert "Contributor" in raised.value.hint
-    step = step_of(plan(pipe_at("other.postgres.database.azure.com", source, tmp_path)), "Azure's API")
+    step = step_of(plan(pipe_at("other.postgres.database.azure.com", source.port, tmp_path)), "Azure's API")
     assert step.what.endswith("has the name other.postgres.database.azure.com")
     monkeypatch.delenv("AZURE_SUBSCRIPTION_ID")
-    steps = plan(pipe_at(microsoft.host, source, tmp_path))
+    steps = plan(pipe_at(microsoft.host, source.port, tmp_path))
     assert "AZURE_SUBSCRIPTION_ID" in step_of(steps, "Azure's API").fix.advice
     step = step_of(steps, "wal_level")
     assert (step.state, step.fix.cli[0].split()[:2]) == (State.BY_HAND, ["az", "postgres"])

@@ -46,7 +46,7 @@ def source() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("name", FULL)
 def test_the_steps_of_a_provider_are_printed(name: str, source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at("db.example.com", source, tmp_path, provider=name)
+    pipe = pipe_at("db.example.com", source.port, tmp_path, provider=name)
     steps = plan(pipe)
     step = step_of(steps, "wal_level")
     assert step.state is State.BY_HAND
@@ -57,7 +57,7 @@ def test_the_steps_of_a_provider_are_printed(name: str, source: PostgresServer, 
 
 
 def test_a_server_of_ones_own(source: PostgresServer, tmp_path: Path) -> None:
-    pipe = pipe_at("db.example.com", source, tmp_path)
+    pipe = pipe_at("db.example.com", source.port, tmp_path)
 
     def written() -> list[tuple[str, str]]:
         with source.connect() as admin:
@@ -74,7 +74,7 @@ def test_a_server_of_ones_own(source: PostgresServer, tmp_path: Path) -> None:
 
 def test_an_administrator_who_is_no_superuser(source: PostgresServer, tmp_path: Path) -> None:
     """As at Azure, Amazon and the others: who may make roles that replicate, and owns the tables, or is a member of who does."""
-    pipe = pipe_at("db.example.com", source, tmp_path, tables=["public.*", "sales.*"])
+    pipe = pipe_at("db.example.com", source.port, tmp_path, tables=["public.*", "sales.*"])
     dsn = f"user={ADMIN} password=penstock"
     with asking(pipe, dsn=dsn) as asked:
         steps = course.apply(asked, Record(tmp_path, "shop"), Operator())

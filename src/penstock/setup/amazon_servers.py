@@ -58,6 +58,11 @@ class Server:
         found = self.api.call("rds", operation, {self.words.server: self.name})[self.words.servers]
         return dict(found[0])
 
+    def exists(self) -> bool:
+        """Whether it is still there."""
+        gone = ("DBClusterNotFoundFault", "DBInstanceNotFound")
+        return bool(self.api.call("rds", f"describe_{self.words.kind}s", {self.words.server: self.name}, absent=gone))
+
     @property
     def title(self) -> str:
         """For people."""
@@ -83,7 +88,8 @@ class Server:
 
     def values(self, group: str) -> dict[str, tuple[str, str]]:
         """What somebody set in a group: value and how it is applied, by name."""
-        found = self.api.every("rds", f"describe_{self.words.parameters}", "Parameters", {self.words.group: group})
+        wanted = {self.words.group: group, "Source": "user"}
+        found = self.api.every("rds", f"describe_{self.words.parameters}", "Parameters", wanted)
         return {
             each["ParameterName"]: (each["ParameterValue"], each.get("ApplyMethod", PENDING))
             for each in found

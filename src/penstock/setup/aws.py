@@ -219,31 +219,41 @@ def _attachment(server: Server, group: str) -> str:
 def undo_values(asked: Asked, back: Back) -> None:
     """The values as they were in a group of somebody's."""
     server = server_of(asked, back)
-    _set(
-        server,
-        back.what,
-        {name: (each[0], each[1]) for name, each in json.loads(str(back.arguments["values"])).items()},
-    )
+    if not server.family(back.what):
+        return
+    before: dict[str, list[str]] = json.loads(str(back.arguments["values"]))
+    _set(server, back.what, {name: (value, method) for name, (value, method) in before.items()})
     others = [{"ParameterName": name, "ApplyMethod": PENDING} for name in back.arguments["others"]]
     if others:
         operation = f"reset_{server.words.parameters.removesuffix('s')}_group"
         server.api.call("rds", operation, {server.words.group: back.what, "Parameters": others})
-    _settle(asked, server)
+    if server.exists():
+        _settle(asked, server)
 
 
 def undo_attach(asked: Asked, back: Back) -> None:
     """The group that was there before."""
     server = server_of(asked, back)
+    if not server.exists():
+        return
     if server.group() != back.what:
         _attach(server, back.what)
     _settle(asked, server)
 
 
 def undo_group(asked: Asked, back: Back) -> None:
-    """A group of ours is removed."""
+    """A group of ours is removed, once the servers have let go of it."""
     server = server_of(asked, back)
     operation = f"delete_{server.words.parameters.removesuffix('s')}_group"
-    server.api.call("rds", operation, {server.words.group: back.what}, absent=("DBParameterGroupNotFound",))
+
+    def gone() -> bool:
+        if not server.family(back.what):
+            return True
+        return bool(
+            server.api.call("rds", operation, {server.words.group: back.what}, absent=("InvalidDBParameterGroupState",))
+        )
+
+    server.api.until(gone, f"parameter group {back.what} is still in use")
 
 
 UNDO = {"aws values": undo_values, "aws attach": undo_attach, "aws group": undo_group}

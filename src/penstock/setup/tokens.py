@@ -72,7 +72,9 @@ def _switched(server: Server) -> bool:
 
 def undo_iam(asked: Asked, back: Back) -> None:
     """No tokens."""
-    _switch(server_of(asked, back), on=False)
+    server = server_of(asked, back)
+    if server.exists():
+        _switch(server, on=False)
 
 
 UNDO = {"aws IAM": undo_iam}
