@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gettext
-import importlib.util
 import re
 from contextvars import copy_context
 from pathlib import Path
@@ -12,32 +11,21 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.scripts import ROOT, script
 
 from penstock import language
 from penstock.language import LANGUAGES, N_, choose, said, wanted
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from babel.messages import Catalog
 
-ROOT = Path(__file__).resolve().parents[2]
 TRANSLATED = [each for each in LANGUAGES if each != "en"]
 VERBATIM = re.compile(r"[\w.]+_\w+|\bsource\.\w+|\btables\.\w+|\bpenstock \w+\b|\b[A-Z]{2,}[A-Z_.]*\b|\d{4,}")
 """Names of settings, statements, ports, which are the same in every language."""
 SPOKEN = {"BLOCKING", "WARNING", "WORTH", "KNOWING", "NTP", "NAME", "DSN", "CLI", "READ", "OF", "ID", "AZ"}
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_languages", ROOT / "docs" / "languages.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = script()
+SCRIPT = script("languages")
 TEXTS = {message.id for message in SCRIPT.extracted() if message.id}
 
 

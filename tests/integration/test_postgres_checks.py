@@ -58,7 +58,7 @@ def test_settings_of_the_server(postgres: PostgresServer, monkeypatch: pytest.Mo
                 admin.execute(statement)
             admin.execute("select pg_reload_conf()")
             assert "not restarted since" in one(pipe, "wal_level").problem
-        assert "Then restart the server." in found["wal_level"].fix.advice
+        assert "After that restart the server." in found["wal_level"].fix.advice
         server.restart()
         assert check(pipe) == []
 

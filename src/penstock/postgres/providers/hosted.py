@@ -129,7 +129,7 @@ GENERIC = Provider(
     manual="https://www.postgresql.org/docs/current/logical-replication-config.html",
     setting=Fix(sql=("ALTER SYSTEM SET {parameter} = '{value}';",)),
     restart=Fix(
-        advice=N_("Then restart the server."),
+        advice=N_("After that restart the server."),
         cli=("pg_ctl restart -D DATA-FOLDER",),
     ),
     direct_advice=N_("Give the host and port of PostgreSQL itself, not those of PgBouncer or another pooler."),
