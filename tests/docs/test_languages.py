@@ -78,12 +78,24 @@ def test_what_is_compiled_is_what_is_written(name: str) -> None:
 def test_texts_are_literals_or_marked() -> None:
     """What Babel cannot see would stay English for ever."""
     for path in sorted((ROOT / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("said", "N_"):
-                first = node.args[0]
-                literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
-                marked = isinstance(first, (ast.Name, ast.Attribute, ast.Subscript)) and node.func.id == "said"
-                assert literal or marked, f"{path.name}:{node.lineno}"
+        tree = ast.parse(path.read_text())
+        for call in _calls(tree):
+            first = call.args[0]
+            literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
+            marked = isinstance(first, (ast.Name, ast.Attribute, ast.Subscript)) and call.func.id == "said"  # type: ignore[attr-defined]
+            assert literal or marked, f"{path.name}:{call.lineno}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):  # into which Babel does not look
+                hidden = [call for call in _calls(node) if isinstance(call.args[0], ast.Constant)]
+                assert not hidden, f"{path.name}:{node.lineno}"
+
+
+def _calls(tree: ast.AST) -> list[ast.Call]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("said", "N_")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def _page(provider: Provider) -> Iterator[str]:
         yield f"## {number}. {heading}\n"
         yield from body
     if provider.notes:
-        yield f"## {said('Worth knowing')}\n"
+        heading = said("Worth knowing")
+        yield f"## {heading}\n"
         yield from (f"* {said(note)}" for note in provider.notes)
         yield ""
     if provider.manual:
@@ -109,7 +110,8 @@ def _publication() -> list[str]:
 def _ways(fix: Fix) -> list[str]:
     lines = [f"{fix.advice}\n"] if fix.advice else []
     if fix.console:
-        lines += [f"**{said('Console')}**: {fix.console}\n"]
+        label = said("Console")
+        lines += [f"**{label}**: {fix.console}\n"]
     if fix.sql:
         lines += ["**SQL**", "", *_code("sql", fix.sql)]
     if fix.cli:
