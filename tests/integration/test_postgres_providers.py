@@ -154,8 +154,10 @@ def test_logical_decoding_is_switched_on_where_the_provider_has_its_switch(
                 admin.execute("alter database postgres reset all")
                 found = one(pipe_of(server.dsn(host=host, hostaddr="127.0.0.1")), "wal_level")
                 assert words in " ".join(found.fix.cli)
-        server.restart(wal_level="logical")
+        server.restart(wal_level="logical", max_replication_slots="0")
         assert named(pipe, "wal_level") == []
+        full = one(pipe_of(server.dsn(), provider="neon"), "replication_slots")
+        assert full.fix.advice == "The provider sets it, and lets nobody change it."
 
 
 @pytest.mark.pg("18")
