@@ -166,6 +166,9 @@ _TRIES = (
     (N_("delete rows"), "delete from {one} where id = 2"),
     (N_("exchange two tables"), "exchange tables {one} and {two}"),
     (N_("make a view"), "create view {view} as select id from {one}"),
+    (N_("drop a table"), "drop table {view} sync"),
+    (N_("drop a table"), "drop table {one} sync"),
+    (N_("drop a table"), "drop table {two} sync"),
 )
 
 
@@ -180,7 +183,7 @@ def _tried(client: Client, database: str) -> Iterator[Finding]:
                 yield _refused(client, database, said(doing), error)
                 return
     finally:
-        for each in reversed(names.values()):
+        for each in names.values():  # as far as that is possible
             with contextlib.suppress(PenstockError):
                 client.command(f"drop table if exists {each} sync", subject=database)
 
