@@ -7,6 +7,7 @@ has an empty translation afterwards: fill it in and run this again. A test finds
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages import Catalog
@@ -18,6 +19,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "penstock"
 LOCALE = SOURCE / "locale"
 LANGUAGES = ("ko", "ja", "zh")
 KEYWORDS = {"said": None, "N_": None}
+HEADER = "# Kept in step with the code by docs/languages.py: change the translations here, the texts there."
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)  # so that nothing changes when nothing has changed
 
 
 def extracted() -> Catalog:
@@ -48,6 +51,10 @@ def update(language: str, template: Catalog) -> int:
     catalog = read(language)
     catalog.update(template, no_fuzzy_matching=True)
     catalog.obsolete.clear()
+    catalog.header_comment, catalog.fuzzy = HEADER, False
+    catalog.project, catalog.version, catalog.last_translator = "Penstock", "", "Penstock"
+    catalog.language_team, catalog.msgid_bugs_address = language, ""
+    catalog.creation_date = catalog.revision_date = WHEN
     path_of(language, "po").parent.mkdir(parents=True, exist_ok=True)
     with path_of(language, "po").open("wb") as file:
         write_po(file, catalog, width=0, sort_by_file=True, omit_header=False, include_lineno=False)

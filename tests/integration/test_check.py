@@ -106,10 +106,11 @@ def test_the_command(embedded: Case) -> None:
     data = embedded.destination.removeprefix("chdb://")
     assert not os.path.exists(data)  # noqa: PTH110
     embedded.database.execute(*finding["fix"]["sql"])
+    embedded.environment["LC_ALL"] = "ko_KR.UTF-8"
     done = embedded.penstock("check", str(embedded.file))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "it has no key" in done.stdout
-    assert done.stdout.endswith("Both ends are ready.\n")
+    assert "public.t: 키가 없습니다" in done.stdout
+    assert done.stdout.endswith("양쪽 모두 준비되었습니다.\n")
     assert embedded.penstock("check", str(embedded.file), "--lang", "xx").returncode == 2
 
 

@@ -12,7 +12,7 @@ from tests.findings import check, mend, named, names, one, pipe_of, statements
 from tests.servers.postgres import PostgresServer
 
 from penstock.finding import Severity
-from penstock.postgres import QUERIES, server_checks, slot, stream_checks
+from penstock.postgres import QUERIES, server_checks, slot, wal_checks
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def test_a_good_source_has_no_findings(database: Database) -> None:
 
 
 def test_settings_of_the_server(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_checks, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(wal_checks, "MEASURED_SECONDS", 0.0)
     settings = {"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1", "max_connections": "9"}
     if postgres.version >= 13:
         settings["max_slot_wal_keep_size"] = "64MB"
@@ -58,7 +58,7 @@ def test_settings_of_the_server(postgres: PostgresServer, monkeypatch: pytest.Mo
                 admin.execute(statement)
             admin.execute("select pg_reload_conf()")
             assert "not restarted since" in one(pipe, "wal_level").problem
-        assert "Then restart the server." in found["wal_level"].fix.advice
+        assert "After that restart the server." in found["wal_level"].fix.advice
         server.restart()
         assert check(pipe) == []
 
@@ -138,7 +138,7 @@ def test_a_slot_that_has_lost_its_wal(postgres: PostgresServer) -> None:
 
 
 def test_transactions_that_hold_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_checks, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(wal_checks, "LONG_SECONDS", 0.0)
     database.execute("create table t (id int primary key)")
     pipe = pipe_of(database.dsn)
     open_one = database.connect(application_name="nightly")

@@ -5,12 +5,14 @@ A host is only a name here: ``hostaddr`` says where the server is.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.findings import check, named, one, pipe_of
-from tests.servers.postgres import PostgresServer
+from tests.scripts import ROOT
+from tests.servers.postgres import PASSWORD, PostgresServer
 
 from penstock.finding import Severity
 from penstock.postgres import providers
@@ -152,5 +154,23 @@ def test_logical_decoding_is_switched_on_where_the_provider_has_its_switch(
                 admin.execute("alter database postgres reset all")
                 found = one(pipe_of(server.dsn(host=host, hostaddr="127.0.0.1")), "wal_level")
                 assert words in " ".join(found.fix.cli)
-        server.restart(wal_level="logical")
+        server.restart(wal_level="logical", max_replication_slots="0")
         assert named(pipe, "wal_level") == []
+        full = one(pipe_of(server.dsn(), provider="neon"), "replication_slots")
+        assert full.fix.advice == "The provider sets it, and lets nobody change it."
+
+
+@pytest.mark.pg("18")
+def test_the_generic_page_leads_to_a_source_that_is_ready(postgres: PostgresServer) -> None:
+    """What docs/sources/generic.md says, and nothing else, on a server as it comes."""
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "sources" / "generic.md").read_text(), re.DOTALL)
+    with PostgresServer(postgres.version, {"wal_level": "replica"}) as server:
+        with server.connect() as admin:
+            for table in ("orders", "customers"):
+                admin.execute(f"create table {table} (id int primary key)")
+            del server.settings["wal_level"]
+            for statement in (line for block in blocks for line in block.splitlines() if not line.startswith("--")):
+                admin.execute(statement.replace("choose-one", PASSWORD))
+        server.restart()
+        pipe = pipe_of(server.dsn(user="penstock"), publication="penstock")
+        assert check(pipe) == []

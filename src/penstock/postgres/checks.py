@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import SourceError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
-from penstock.postgres import role_checks, server_checks, stream_checks, table_checks
+from penstock.postgres import capacity_checks, role_checks, server_checks, stream_checks, table_checks, wal_checks
 from penstock.postgres.question import Question
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
     *server_checks.CHECKS,
+    *capacity_checks.CHECKS,
     *role_checks.CHECKS,
     *table_checks.CHECKS,
-    *stream_checks.CHECKS,  # the last one measures how much WAL was written meanwhile
+    *stream_checks.CHECKS,
+    *wal_checks.CHECKS,  # the last one measures how much WAL was written meanwhile
 )
 
 
@@ -29,13 +31,13 @@ _OF_A_STREAM = {
     server_checks.endpoint,
     server_checks.recovery,
     server_checks.wal_level,
-    server_checks.capacity,
-    server_checks.replication_connection,
+    *capacity_checks.CHECKS,
     role_checks.replication,
     role_checks.default_privileges,
     table_checks.keys,
     table_checks.waiting_changes,
     *stream_checks.CHECKS,
+    *wal_checks.CHECKS,
 }
 """What does not concern a pipe that copies once."""
 
