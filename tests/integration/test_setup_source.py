@@ -93,8 +93,8 @@ def test_plan_apply_run_undo(shop: Case, database: Database) -> None:
         ("schema", "sales"): "needed",
         ("tables", "public"): "needed",
         ("tables", "sales"): "needed",
-        ("later tables", "tables of postgres in public"): "needed",
-        ("later tables", "tables of postgres in sales"): "needed",
+        ("later tables", "public, of postgres"): "needed",
+        ("later tables", "sales, of postgres"): "needed",
         ("publication", "penstock_shop"): "needed",
         ("definition", "shop"): "by hand",
     }
@@ -137,7 +137,7 @@ def test_undo_takes_back_what_setup_gave_and_nothing_else(shop: Case, database: 
     assert set(left(setup(shop))) == {
         ("tables", "public"),
         ("tables", "sales"),
-        ("later tables", "tables of postgres in sales"),
+        ("later tables", "sales, of postgres"),
         ("publication", "given"),
     }
     assert left(setup(shop, "--apply")) == {}

@@ -22,7 +22,7 @@ def steps(asked: Asked, relations: Sequence[Any]) -> Iterator[Step]:
     what = said("the role may read tables that are made later")
     owners = {(each.schema, each.owner): each for each in relations if each.owner != asked.role}
     for (schema, owner), each in owners.items():
-        subject = said("tables of {owner} in {schema}", owner=owner, schema=schema)
+        subject = f"{schema}, of {owner}"
         if each.later_too:
             yield right("later tables", subject, what)
         elif each.may_act:

@@ -64,7 +64,7 @@ def _made(asked: Asked, tables: Sequence[Table], relations: Sequence[Any]) -> It
         yield right("publication", name, said("it publishes the tables"))
         return
     fix = Fix(sql=(lack.statement,), terraform="" if lack.exists else _terraform(asked, name, tables))
-    what = said("it publishes {count} tables", count=len(lack.tables))
+    what = said("it publishes the tables (lacking: {count})", count=len(lack.tables))
     theirs = sorted({each.owner for each in relations if not each.may_act})
     if theirs:
         advice = said(

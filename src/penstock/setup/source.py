@@ -221,7 +221,7 @@ def _tables(asked: Asked, relations: list[Any]) -> Iterator[Step]:
         if not names:
             yield right("tables", schema, said("the role may read the tables"))
             continue
-        what = said("the role may read {count} tables", count=len(names))
+        what = said("the role may read the tables (lacking: {count})", count=len(names))
         listed = sql.SQL(", ").join(sql.Identifier(schema, each) for each in names).as_string(asked.source)
         role = asked.statement("{role}", role=asked.role)
         back = [
