@@ -21,7 +21,9 @@ PASSWORD = "sprung-%41"
 class JumpServer:
     """An SSH server on loopback that lets USER in, with one key or PASSWORD, and connects wherever it is asked to."""
 
-    def __init__(self, key: asyncssh.SSHKey, *, kind: str = "ssh-ed25519", port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, key: asyncssh.SSHKey, *, kind: str = "ssh-ed25519", port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self.host_key = asyncssh.generate_private_key(kind)
         self.allowed = key.convert_to_public()
         self.names: dict[str, str] = {}  # of the network behind it
@@ -113,6 +115,7 @@ def ssh_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key.write_private_key(path)
     key.write_private_key(path.with_name("encrypted"), passphrase=PASSWORD)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(path.with_name("foreign"))
+    path.chmod(0o600)
     return path
 
 

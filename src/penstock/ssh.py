@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
+from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 
 from penstock.errors import ConfigError
 
@@ -27,6 +28,7 @@ CONNECT_SECONDS = 10.0
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 4, 2  # a silent link is given up after (2 + 1) × 4 seconds
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"  # done by the processor itself
 KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+USUAL_PORT = 22
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_ed448")
 
 
@@ -43,6 +45,9 @@ class TunnelError(Exception):
 async def connect(ssh: Ssh, through: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
     """Connect and log in, ``through`` another jump server or directly. Raises TunnelError and ConfigError."""
     known = _known_hosts(ssh)
+    expected, authorities = asyncssh.match_known_hosts(
+        known, ssh.host, "", ssh.port if ssh.port != USUAL_PORT else None
+    )[:2]
     client = _Client()
     try:
         credentials = await asyncio.to_thread(_credentials, ssh)
@@ -52,6 +57,7 @@ async def connect(ssh: Ssh, through: asyncssh.SSHClientConnection | None) -> asy
             tunnel=through,
             username=ssh.user or getpass.getuser(),
             known_hosts=known,
+            server_host_key_algs=_kinds_of_keys(expected, authorities),
             client_factory=lambda: client,
             config=None,
             gss_auth=False,
@@ -64,7 +70,7 @@ async def connect(ssh: Ssh, through: asyncssh.SSHClientConnection | None) -> asy
             **credentials,
         )
     except (OSError, asyncssh.Error, TimeoutError) as error:
-        raise await _translated(error, ssh, known, client) from None
+        raise await _translated(error, ssh, expected, client) from None
 
 
 def where(ssh: Ssh) -> str:
@@ -157,16 +163,23 @@ def _public_key(line: str) -> asyncssh.SSHKey:
     )
 
 
+def _kinds_of_keys(expected: Sequence[asyncssh.SSHKey], authorities: Sequence[asyncssh.SSHKey]) -> list[str]:
+    """The known kinds first, so that a server with several keys shows a known one; then all, so that it shows one in any case."""
+    certified = get_default_certificate_algs() if authorities else []
+    known = [each for key in expected for each in key.sig_algorithms]
+    return [each.decode() for each in dict.fromkeys([*certified, *known, *get_default_public_key_algs()])]
+
+
 # What went wrong
 
 
-async def _translated(error: Exception, ssh: Ssh, known: Any, client: _Client) -> TunnelError:
+async def _translated(error: Exception, ssh: Ssh, expected: Sequence[asyncssh.SSHKey], client: _Client) -> TunnelError:
     """What an error of asyncssh or of the operating system means."""
     match error:
         case OSError():  # TimeoutError is one
             return _unreachable(error, ssh)
-        case asyncssh.HostKeyNotVerifiable() | asyncssh.KeyExchangeFailed():
-            return _host_key_trouble(str(error), ssh, known, client.shown)
+        case asyncssh.HostKeyNotVerifiable():
+            return _host_key_trouble(error.reason, ssh, expected, client.shown)
         case asyncssh.PermissionDenied():
             shown, hint = await _shown_keys(ssh)
             user = ssh.user or getpass.getuser()
@@ -200,27 +213,25 @@ def _firewall(ssh: Ssh) -> str:
     )
 
 
-def _host_key_trouble(text: str, ssh: Ssh, known: Any, shown: asyncssh.SSHKey | None) -> TunnelError:
-    expected = asyncssh.match_known_hosts(known, ssh.host, "", ssh.port if ssh.port != 22 else None)[0]
+def _host_key_trouble(
+    said: str, ssh: Ssh, expected: Sequence[asyncssh.SSHKey], shown: asyncssh.SSHKey | None
+) -> TunnelError:
+    server = f"the jump server {where(ssh)}"
     source = "ssh.known_host_key" if ssh.known_host_key else "known_hosts"
-    if shown is None and not expected:
-        return TunnelError(
-            f"the jump server {where(ssh)} and Penstock have no method in common: {text}",
-            "Update the server.",
-            lasting=True,
-        )
-    line = shown.export_public_key().decode().strip() if shown else ""
-    what = f"{line} ({shown.get_fingerprint()})" if shown else "another kind of key"
+    if shown is None:  # revoked, or a certificate that does not hold
+        return TunnelError(f"{server} shows a key that {source} forbids: {said}", "Ask its owner.", lasting=True)
+    line = " ".join(shown.export_public_key().decode().split()[:2])
+    what = f"{line} ({shown.get_fingerprint()})"
     if expected:
         fingerprints = ", ".join(each.get_fingerprint() for each in expected)
         return TunnelError(
-            f"the jump server {where(ssh)} shows another host key than {source} has ({fingerprints}): {what}",
+            f"{server} shows another host key than {source} has ({fingerprints}): {what}",
             f"Somebody may be in between. If its owner says that the key was changed, put the new one into {source}.",
             lasting=True,
         )
     return TunnelError(
-        f"the host key of the jump server {where(ssh)} is not known; it shows {what}",
-        f'Compare the fingerprint with what its owner says; then write known_host_key = "{" ".join(line.split()[:2])}".',
+        f"the host key of {server} is not known; it shows {what}",
+        f'Compare the fingerprint with what its owner says; then write known_host_key = "{line}".',
         lasting=True,
     )
 
