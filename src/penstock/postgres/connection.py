@@ -20,7 +20,7 @@ from psycopg.adapt import Loader
 from penstock.errors import ConfigError, SourceError, SourceUnavailableError
 from penstock.postgres import hosts, tokens
 from penstock.postgres.passage import Passage
-from penstock.postgres.trouble import RULES
+from penstock.postgres.trouble import FIREWALL, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,8 +137,20 @@ class Connector:
                 undone.pop_all()
         except (psycopg.Error, UnicodeError) as error:
             trouble = passage.trouble() if passage else None
-            raise trouble or translate(error, doing, secret=str(given.get("password") or "")) from None
+            raise trouble or self._told(error, doing, given) from None
         return connection
+
+    def _told(self, error: BaseException, doing: str, given: Mapping[str, Any]) -> PenstockError:
+        """What an attempt's error means here: at this provider, with this kind of login."""
+        from penstock.postgres.providers import advice  # which connects, too
+
+        host = str(given.get("host") or "")
+        told = translate(error, doing, secret=str(given.get("password") or ""))
+        if self._source.authentication != "password" and "authentication failed" in told.message:
+            return type(told)(
+                told.message, hint=advice.tokens(self._source.authentication, host, str(given.get("user")))
+            )
+        return type(told)(told.message, hint=told.hint.replace(FIREWALL, advice.firewall(host)))
 
     def _password(self, one: Mapping[str, Any]) -> dict[str, str]:
         if self._source.authentication != "password":

@@ -7,6 +7,7 @@ fetched by azure-identity, which keeps it until it is about to expire. Both are 
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from penstock.config import Source
 
+CLIENT_SECONDS = 60
 SECURE = ("require", "verify-ca", "verify-full")
 _RDS_REGION = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com|\.rds\.([a-z0-9-]+)\.amazonaws\.com\.cn")
 _CLOUDS = {
@@ -25,13 +27,6 @@ _CLOUDS = {
     "azure.com": "login.microsoftonline.com",
 }
 """Azure's clouds: the end of a server's name, and who issues the tokens of that cloud."""
-
-GRANTS = {
-    "aws-iam": "GRANT rds_iam TO the role; let the AWS identity rds-db:connect as it; and for the stream set "
-    "rds.iam_auth_for_replication = 1 in the parameter group.",
-    "azure-entra": "Let the role be one of Entra's: select * from pgaadauth_create_principal(…), and let the DSN's user be its name.",
-}
-"""What a server that refuses a token may lack."""
 
 
 def token(source: Source, parameters: Mapping[str, Any]) -> str:
@@ -57,7 +52,6 @@ def require_secure(source: Source, parameters: Mapping[str, Any]) -> None:
 
 def _of_aws(parameters: Mapping[str, Any], region: str) -> str:
     try:
-        import boto3
         from botocore.exceptions import BotoCoreError, NoRegionError
     except ImportError:
         raise _not_installed("aws") from None
@@ -82,6 +76,14 @@ def _of_aws(parameters: Mapping[str, Any], region: str) -> str:
             hint="Give this process AWS credentials: a role of the instance or task, AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret.",
         ) from None
     return str(made)
+
+
+@lru_cache(maxsize=8)
+def _client(region: str | None, _age: int) -> Any:
+    """One that signs: it takes a while to make, and reads the credentials once, so that it is not kept for long."""
+    import boto3
+
+    return boto3.session.Session().client("rds", region_name=region)
 
 
 def _of_entra(host: str) -> str:
