@@ -194,6 +194,30 @@ async def _translated(error: Exception, ssh: Ssh, expected: Sequence[asyncssh.SS
             return TunnelError(said, f"See whether it is an SSH server. {_firewall(ssh)}")
 
 
+def no_way_on(error: Exception, ssh: Ssh, target: tuple[str, int]) -> TunnelError:
+    """What it means that the jump server does not connect to ``target``."""
+    server, name = f"the jump server {where(ssh)}", f"{target[0]}:{target[1]}"
+    match error:
+        case TimeoutError():
+            return TunnelError(
+                f"{server} gets no answer from {name}",
+                "Let the firewall or security group of the database admit the jump server.",
+            )
+        case asyncssh.ChannelOpenError() if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+            return TunnelError(
+                f"{server} does not allow a tunnel to {name}",
+                "Set AllowTcpForwarding yes, and PermitOpen where it is used, in its sshd_config.",
+                lasting=True,
+            )
+        case asyncssh.ChannelOpenError():
+            return TunnelError(
+                f"{server} cannot reach {name}: {error.reason}",
+                "Check host and port in the DSN, as the jump server knows them, and that the database admits the jump server.",
+            )
+        case _:
+            return TunnelError(f"{server} was lost: {error}", "Penstock tries again.")
+
+
 def _unreachable(error: OSError, ssh: Ssh) -> TunnelError:
     server = f"the jump server {where(ssh)}"
     match error:

@@ -154,31 +154,17 @@ class Tunnel:
             self._used = self._loop.time()
 
     async def _channel(self, target: tuple[str, int]) -> tuple[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]:
-        connection = await self._connection()
-        name = f"{target[0]}:{target[1]}"
-        try:
-            async with asyncio.timeout(CHANNEL_SECONDS):
-                return await connection.open_connection(*target)
-        except TimeoutError:
-            raise TunnelError(
-                f"the jump server {self.where} gets no answer from {name} within {CHANNEL_SECONDS:.0f} s",
-                "Let the database's firewall or security group admit the jump server.",
-            ) from None
-        except asyncssh.ChannelOpenError as error:
-            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-                raise TunnelError(
-                    f"the jump server {self.where} does not allow a tunnel to {name}",
-                    "Set AllowTcpForwarding yes, and PermitOpen where it is used, in its sshd_config.",
-                    lasting=True,
-                ) from None
-            raise TunnelError(
-                f"the jump server {self.where} cannot reach {name}: {error.reason}",
-                "Check host and port in source.dsn, as the jump server knows them, and that the database admits the jump server.",
-            ) from None
-        except asyncssh.Error as error:
-            raise TunnelError(
-                f"the jump server {self.where} was lost: {error.reason}", "Penstock tries again."
-            ) from None
+        tried = False
+        while True:
+            connection = await self._connection()
+            try:
+                async with asyncio.timeout(CHANNEL_SECONDS):
+                    return await connection.open_connection(*target)
+            except (TimeoutError, asyncssh.Error) as error:
+                await asyncio.sleep(0)  # a connection that is just being lost knows it by then
+                if tried or not connection.is_closed():
+                    raise jump.no_way_on(error, self._ssh, target) from None
+                tried = True
 
 
 def _hops(ssh: Ssh) -> list[Ssh]:

@@ -52,6 +52,7 @@ def require_secure(source: Source, parameters: Mapping[str, Any]) -> None:
 
 def _of_aws(parameters: Mapping[str, Any], region: str) -> str:
     try:
+        import boto3  # noqa: F401  (whether the extra is there, which has more than botocore)
         from botocore.exceptions import BotoCoreError, NoRegionError
     except ImportError:
         raise _not_installed("aws") from None
@@ -63,10 +64,8 @@ def _of_aws(parameters: Mapping[str, Any], region: str) -> str:
     found = _RDS_REGION.search(host)
     chosen = region or (found and (found[1] or found[2])) or None
     try:
-        made = (
-            boto3.session.Session()
-            .client("rds", region_name=chosen)
-            .generate_db_auth_token(DBHostname=host, Port=int(parameters.get("port") or 5432), DBUsername=user)
+        made = _client(chosen, int(time.monotonic() // CLIENT_SECONDS)).generate_db_auth_token(
+            DBHostname=host, Port=int(parameters.get("port") or 5432), DBUsername=user
         )
     except NoRegionError:
         raise ConfigError("the AWS region of the source is not known", hint='Write region = "…" in [source].') from None
