@@ -31,6 +31,7 @@ class JumpServer:
         self.logins = 0
         self.targets: list[tuple[str, int]] = []
         self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._beyond: list[Any] = []  # halves of ways to the servers behind it
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jump server", daemon=True)
         self._thread.start()
@@ -67,6 +68,9 @@ class JumpServer:
                 connection.abort()
             if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(tasks, timeout=5)
+            for each in self._beyond:  # asyncssh forgets those whose channel was cut while they were made
+                (each._peer or each).close()
+            await asyncio.sleep(0.01)
 
         self._call(work())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -104,7 +108,12 @@ class _Login(asyncssh.SSHServer):
         self._server.targets.append((dest_host, dest_port))
         if self._server.forbidden:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "forwarding is off")
-        return self._connection.forward_connection(self._server.names.get(dest_host, dest_host), dest_port)
+        return self._forward(self._server.names.get(dest_host, dest_host), dest_port)
+
+    async def _forward(self, host: str, port: int) -> Any:
+        half = await self._connection.forward_connection(host, port)
+        self._server._beyond.append(half)
+        return half
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +122,7 @@ def ssh_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ssh") / "id_ed25519"
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(path)
-    key.write_private_key(path.with_name("encrypted"), passphrase=PASSWORD)
+    key.write_private_key(path.with_name("encrypted"), passphrase=PASSWORD, rounds=50)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(path.with_name("foreign"))
     path.chmod(0o600)
     return path

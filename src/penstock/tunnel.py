@@ -146,8 +146,10 @@ class Tunnel:
                 await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
             finally:
                 far_writer.channel.abort()
-        except (OSError, asyncssh.Error):  # cut: the one who reads it sees the end
+        except OSError:  # whoever was connected has gone
             pass
+        except asyncssh.Error as error:
+            self._troubles[target] = (time.monotonic(), jump.no_way_on(error, self._ssh, target))
         finally:
             writer.transport.abort()
             self._passages -= 1
@@ -174,6 +176,8 @@ def _hops(ssh: Ssh) -> list[Ssh]:
 async def _pour(reader: Any, writer: Any) -> None:
     """Everything from one side to the other, with its end."""
     while piece := await reader.read(CHUNK):
+        if writer.is_closing():
+            raise ConnectionResetError
         writer.write(piece)
         await writer.drain()
     writer.write_eof()
