@@ -80,15 +80,16 @@ def test_every_command_goes_through_the_tunnel_and_a_cut_loses_nothing(
     assert {host for host, _ in jump.targets} == {"db.internal"}
 
 
-def test_a_jump_server_that_is_not_trusted_is_refused_by_every_command(
+def test_a_jump_server_that_is_not_trusted_is_a_finding(
     tunnelled: tuple[Case, Proxy], jump_server: Callable[..., JumpServer], jump: JumpServer
 ) -> None:
     case, _ = tunnelled
     case.file.write_text(case.file.read_text().replace(jump.line, jump_server().line))
-    for words in (("check",), ("run", "--once")):
-        done = case.penstock(*words, str(case.file))
-        assert done.returncode in (1, 3)
-        assert "shows another host key than ssh.known_host_key has" in (done.stdout + done.stderr).replace("\n", " ")
+    done = case.penstock("check", str(case.file), "--json")
+    assert done.returncode == 3
+    (found,) = [each for each in json.loads(done.stdout) if each["check"] == "source_reachable"]
+    assert "shows another host key than ssh.known_host_key has" in found["problem"]
+    assert "Somebody may be in between" in found["fix"]["advice"]
     assert jump.logins == 0
 
 

@@ -12,11 +12,13 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import asyncssh
 import psycopg
 import pytest
 from tests.fix_postgres import until
 from tests.fix_ssh import PASSWORD, USER
 from tests.fix_tls import SECRET
+from tests.servers.openssh import Sshd
 from tests.servers.postgres import PostgresServer, free_port
 
 from penstock import ssh as ssh_module
@@ -119,6 +121,26 @@ def test_a_chain_of_jump_servers(
     outer.forbidden = True
     inner.cut()
     refused(connector, SourceUnavailableError, "cannot be reached from the one before it", "lets this machine in")
+
+
+def test_openssh(ssh_key: Path, postgres: PostgresServer) -> None:
+    """The server that nearly everybody has: its ways to refuse, to fail and to be cut."""
+    with Sshd(asyncssh.read_private_key(ssh_key).export_public_key().decode()) as sshd:
+        ssh = Ssh(host="127.0.0.1", port=sshd.port, user=USER, key=str(ssh_key), known_host_key=sshd.line)
+        connector = through(ssh, postgres)
+        asserted(connector)
+        with contextlib.closing(connector.connect()) as connection:
+            sshd.cut()
+            with pytest.raises(SourceUnavailableError), translated("asking"):
+                connection.execute("select 1")
+        asserted(connector)
+        dead = free_port()
+        refused(through(ssh, postgres, port=dead), SourceUnavailableError, f"cannot reach 127.0.0.1:{dead}", "admits")
+        foreign = ssh.model_copy(update={"key": str(ssh_key.with_name("foreign"))})
+        refused(through(foreign, postgres), SourceRefusedError, f"does not let {USER} in", "authorized_keys")
+    with Sshd("restrict " + asyncssh.read_private_key(ssh_key).export_public_key().decode()) as sshd:
+        ssh = ssh.model_copy(update={"port": sshd.port, "known_host_key": sshd.line})
+        refused(through(ssh, postgres), SourceRefusedError, "does not allow a tunnel", "AllowTcpForwarding")
 
 
 # Which server it is
