@@ -122,6 +122,7 @@ def ssh_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ssh") / "id_ed25519"
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(path)
+    key.write_public_key(path.with_suffix(".pub"))
     key.write_private_key(path.with_name("encrypted"), passphrase=PASSWORD, rounds=50)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(path.with_name("foreign"))
     path.chmod(0o600)

@@ -163,6 +163,7 @@ class Destination(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description='What the names of the metadata columns begin with; `"_peerdb_"` makes tables look like ClickPipes\' own.',
     )
+    ssh: Ssh | None = Field(default=None, description="A jump server in front of a ClickHouse server.")
     views: bool = Field(
         default=True, description="Keep views `<target>_current`: the rows as they are now, without metadata columns."
     )

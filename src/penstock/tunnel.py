@@ -65,6 +65,17 @@ class Tunnel:
         """
         return asyncio.run_coroutine_threadsafe(self._port_to(host, port), self._loop).result()
 
+    def reach(self, host: str, port: int) -> None:
+        """See whether the jump server reaches ``host``, for whoever does not ask for ``trouble`` afterwards. Blocking.
+
+        Raises as ``port_to``.
+        """
+        asyncio.run_coroutine_threadsafe(self._reach((host, port)), self._loop).result()
+
+    async def _reach(self, target: tuple[str, int]) -> None:
+        _, writer = await self._channel(target)
+        writer.channel.abort()
+
     def trouble(self, host: str, port: int, since: float) -> TunnelError | PenstockError | None:
         """Why a connection to ``host`` failed after ``since`` (time.monotonic), if it was the tunnel's fault."""
         at, error = self._troubles.get((host, port), (0.0, None))

@@ -23,8 +23,16 @@ from tests.servers.postgres import PostgresServer, free_port
 
 from penstock import ssh as ssh_module
 from penstock import tunnel
-from penstock.config import Secret, Source, Ssh
-from penstock.errors import ConfigError, PenstockError, SourceRefusedError, SourceUnavailableError
+from penstock.clickhouse.client import Client
+from penstock.config import Destination, Secret, Source, Ssh
+from penstock.errors import (
+    ConfigError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    PenstockError,
+    SourceRefusedError,
+    SourceUnavailableError,
+)
 from penstock.postgres import wire
 from penstock.postgres.connection import Connector, sibling, translated
 
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from tests.fix_proxy import Proxy
     from tests.fix_ssh import JumpServer
     from tests.fix_tls import Tls
+    from tests.servers.clickhouse import ClickHouseServer
 
 pytestmark = pytest.mark.pg("== 15")
 
@@ -390,3 +399,39 @@ def test_two_private_networks_at_once(
         jump.names["10.0.0.5"] = "127.0.0.1"
         asserted(through(to(jump, ssh_key), postgres, host="10.0.0.5"))
     assert (one.logins, other.logins) == (1, 1)
+
+
+# To ClickHouse
+
+
+def test_the_destination_has_a_tunnel_too(
+    jump: JumpServer, ssh_key: Path, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    jump.names["ch.internal"] = "127.0.0.1"
+    ssh, dsn = to(jump, ssh_key), clickhouse_server.dsn().replace("127.0.0.1", "ch.internal")
+    with contextlib.closing(Client.open(Destination(dsn=dsn, ssh=ssh), scratch=tmp_path)) as client:
+        assert client.rows("select 1") == [(1,)]
+        jump.cut()
+        with contextlib.suppress(DestinationUnavailableError):
+            client.rows("select 1")
+        assert client.rows("select 2") == [(2,)]
+    assert {host for host, _ in jump.targets} == {"ch.internal"}
+    assert jump.logins == 2
+    for changed, kind, message in (
+        ({"known_host_key": ssh_key.with_suffix(".pub").read_text()}, DestinationRefusedError, "another host key"),
+        ({"port": free_port()}, DestinationUnavailableError, "refuses the connection"),
+    ):
+        given = Destination(dsn=dsn, ssh=ssh.model_copy(update=changed))
+        with contextlib.closing(Client.open(given, scratch=tmp_path)) as client:
+            with pytest.raises(kind) as caught:
+                client.rows("select 1")
+            assert message in caught.value.message
+            assert caught.value.hint
+    dead = Destination(dsn=f"clickhouse://ch.internal:{free_port()}", ssh=ssh)
+    with (
+        contextlib.closing(Client.open(dead, scratch=tmp_path)) as client,
+        pytest.raises(DestinationUnavailableError, match=r"cannot reach ch\.internal"),
+    ):
+        client.rows("select 1")
+    with pytest.raises(ConfigError, match="embedded"):
+        Client.open(Destination(dsn=f"chdb://{tmp_path}/chdb", ssh=ssh), scratch=tmp_path)
