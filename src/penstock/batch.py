@@ -179,15 +179,8 @@ class Batch:
         """One of the plan's columns, cut into its values."""
         whole, width = self.columns[index].whole, self.plan.columns[index].codec.width
         nulls = self.columns[index].nulls or bytes(self.rows)
-        if width:
-            cut = (whole[start : start + width] for start in range(0, self.rows * width, width))
-            return [Value(bool(null), data) for null, data in zip(nulls, cut, strict=True)]
-        values, start = [], 0
-        for null in nulls:
-            end = _end(whole, start)
-            values.append(Value(bool(null), whole[start:end]))
-            start = end
-        return values
+        cells = (whole[start : start + width] for start in range(0, self.rows * width, width)) if width else cut(whole)
+        return [Value(bool(null), data) for null, data in zip(nulls, cells, strict=True)]
 
     def stamp(self, version: int) -> None:
         """Give every row this version."""
@@ -227,14 +220,25 @@ def _fill(column: EncodedColumn, places: list[tuple[int, int]], placeholder: int
         column.nulls = bytes(nulls)
 
 
-def _end(values: bytes, start: int) -> int:
-    """Where the value of varying width ends that begins at ``start``: a varint length stands before it."""
-    length = shift = 0
-    while values[start] > 0x7F:
-        length |= (values[start] & 0x7F) << shift
+def cut(values: bytes) -> Iterator[bytes]:
+    """The values of a column whose widths vary, each with its length before it."""
+    place = 0
+    while place < len(values):
+        length, start = read_varint(values, place)
+        yield values[place : start + length]
+        place = start + length
+
+
+def read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """The number that stands there as ``varint`` writes it, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = data[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
         shift += 7
-        start += 1
-    return start + 1 + (length | values[start] << shift)
+        if byte < 0x80:
+            return number, place
 
 
 def varint(number: int) -> bytes:

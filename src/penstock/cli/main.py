@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import penstock
-from penstock.cli.output import BLOCKED, errors_told, say
+from penstock.cli.output import BLOCKED, errors_told, say, speak
 from penstock.config import load
 from penstock.errors import ConfigError, NotYetError
 from penstock.observe import log
@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 
 PipeFile = Annotated[Path, typer.Argument(metavar="PIPE.toml", help="The pipe's definition.")]
+Language = Annotated[
+    str, typer.Option("--lang", help="en, ko, ja or zh. Without it: what LANGUAGE, LC_ALL, LC_MESSAGES or LANG say.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -58,6 +61,12 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when everything committed before the start is there.")
     ] = False,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="PORT", help="Serve Prometheus metrics there; HOST:PORT for others than loopback."
+        ),
+    ] = "",
     json_wanted: AsJson = False,
 ) -> None:
     """Run one pipe in the foreground.
@@ -69,12 +78,15 @@ def run(
     from penstock.cli.run import run_pipe
 
     with errors_told(as_json=json_wanted):
-        raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted))
+        raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted, metrics=metrics))
 
 
 @app.command()
-def check(file: PipeFile, json_wanted: AsJson = False) -> None:
-    """Ask every question of both ends, and print the findings with their fixes. Exits with 3 when one blocks the pipe.
+def check(file: PipeFile, json_wanted: AsJson = False, lang: Language = "") -> None:
+    """Ask every question of both ends, and print what is the matter, why it matters, and how to mend it.
+
+    Nothing is changed. The fixes are those of the source's provider: statements, the way through its console, command lines, Terraform.
+    Exits with 3 when a finding blocks the pipe.
 
     Example: penstock check shop.toml
     """
@@ -83,11 +95,29 @@ def check(file: PipeFile, json_wanted: AsJson = False) -> None:
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
+        speak(lang)
         pipe = load(file)
-        findings = check_both(pipe, home() / f"{pipe.name}.check")
+        findings = check_both(pipe, home())
         show(findings, as_json=json_wanted)
         if any(finding.severity.value == "blocking" for finding in findings):
             raise typer.Exit(BLOCKED)
+
+
+@app.command()
+def status(
+    pipe: Annotated[str, typer.Argument(metavar="PIPE", help="The pipe's name, or its definition.")],
+    json_wanted: AsJson = False,
+) -> None:
+    """Show how a pipe is, whether it runs or not: each table's state, lag, and what did not fit. Exits with 1 when a table is set aside.
+
+    Example: penstock status shop.toml
+    """
+    from penstock.cli.status import show
+    from penstock.control.statuses import status as status_of
+    from penstock.control.store import home
+
+    with errors_told(as_json=json_wanted):
+        raise typer.Exit(show(status_of(home(), pipe), as_json_wanted=json_wanted))
 
 
 @app.command()
@@ -172,7 +202,6 @@ LATER = {
     "serve": "supervisor, REST API, web pages and metrics",
     "create": "adds a pipe to the supervisor",
     "list": "lists the pipes",
-    "status": "shows a pipe's state",
     "pause": "pauses a pipe",
     "resume": "resumes a pipe",
     "add": "adds tables to a pipe",

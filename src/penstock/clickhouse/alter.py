@@ -1,7 +1,7 @@
 """Changes of tables that hold rows already. Each may be repeated after a crash at any instant: what is done already is left out.
 
-A column that was dropped at the source stays, and gives way when its name is used again. What belongs together is one ALTER, which
-ClickHouse does at once or not at all.
+A column that was dropped at the source stays, and gives way when its name is used again. Every step is an ALTER of its own: where one
+ALTER renames X to Z and Y to X, ClickHouse mixes up parts that are older than X, which cannot be read afterwards.
 """
 
 from __future__ import annotations
@@ -41,22 +41,21 @@ def alter(  # noqa: PLR0913  (a change has these parts)
         places = {column.name: (0, column) for column in plan.columns}
         added, renamed = [*added, *(places[new] for _, new in renamed)], ()
     present = fit.column_types(client, database, plan.target)
-    first = [f"drop column {quoted(name)}" for name in dropped if name in present]
+    steps = [f"drop column {quoted(name)}" for name in dropped if name in present]
     left = {name for name in present if name not in dropped}
-    first += _renames(renamed, left)
-    first += _additions(plan, added, left, defaults)
-    second = [
+    steps += _renames(renamed, left)
+    steps += _additions(plan, added, left, defaults)
+    steps += [
         f"modify column {quoted(column.name)} {column.clickhouse}"
         for column in retyped
         if present.get(column.name) != column.clickhouse
     ]
-    for commands in (first, second):
-        if commands:
-            client.define(
-                f"alter table {ddl.qualified(database, plan.target)} {', '.join(commands)}",
-                _AT_ONCE,
-                subject=f"{database}.{plan.target}",
-            )
+    for step in steps:
+        client.define(
+            f"alter table {ddl.qualified(database, plan.target)} {step}",
+            _AT_ONCE,
+            subject=f"{database}.{plan.target}",
+        )
 
 
 def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:
@@ -118,14 +117,15 @@ def move(client: Client, database: str, old: str, new: str) -> bool:
     there = {name for name in (old, new) if fit.table_exists(client, database, name)}
     if there == {old}:
         ddl.rename(client, database, old, new)
+        there = {new}
+    if old not in there:
         drop_view(client, database, old)
-        return True
     return there == {new}
 
 
 def drop_view(client: Client, database: str, target: str) -> None:
     """Drop the view of a table, if it is ours."""
-    name = f"{target}_current"
+    name = ddl.view_name(target)
     if fit.table_exists(client, database, name) and not fit.is_foreign(
         client, database, name, comment=ddl.VIEW_COMMENT
     ):

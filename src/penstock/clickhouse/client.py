@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lz4.frame  # type: ignore[import-untyped]  # it comes with the driver, without types
 import urllib3.exceptions
-from clickhouse_connect.driver.binding import escape_str
+from clickhouse_connect.driver.binding import escape_str, format_str
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.external import ExternalData
 
@@ -151,7 +151,7 @@ class Client:
         given, external = "given", None
         try:
             if self.embedded:
-                given = f"file('{escape_str(str(path))}', 'Native', '{escape_str(structure)}')"
+                given = f"file({format_str(str(path))}, 'Native', {format_str(structure)})"
                 with folder_errors(self.scratch):
                     path.write_bytes(body)
             else:
@@ -218,7 +218,7 @@ class Client:
                 self._insert_file(driver, into, chunks, settings, query_id)
                 return
             compression = None if self._where.on_loopback else "lz4"
-            given = f" select {into.selection} from input('{escape_str(into.structure)}')" if into.selection else ""  # noqa: S608 -- quoted
+            given = f" select {into.selection} from input({format_str(into.structure)})" if into.selection else ""  # noqa: S608 -- quoted
             driver.raw_insert(
                 into.name + given,
                 None,
@@ -241,11 +241,11 @@ class Client:
         try:
             with folder_errors(self.scratch), path.open("wb") as body:
                 body.writelines(chunks)
-            clause = ", ".join(f"{name} = '{escape_str(str(value))}'" for name, value in settings.items())
-            file = f"'{escape_str(str(path))}'"
+            clause = ", ".join(f"{name} = {format_str(str(value))}" for name, value in settings.items())
+            file = format_str(str(path))
             given = f"from infile {file} settings {clause} format Native"
             if into.selection:
-                given = f"select {into.selection} from file({file}, 'Native', '{escape_str(into.structure)}') settings {clause}"  # noqa: S608 -- quoted
+                given = f"select {into.selection} from file({file}, 'Native', {format_str(into.structure)}) settings {clause}"  # noqa: S608 -- quoted
             driver.command(f"{_mark(query_id)} insert into {into.name} {given}")
         finally:
             path.unlink(missing_ok=True)

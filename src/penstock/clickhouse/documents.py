@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.batch import REFUSED_JSON, Rejected, Unfit, varint
+from penstock.batch import REFUSED_JSON, EncodedColumn, Rejected, Unfit, cut, varint
 from penstock.clickhouse.client import quoted
-from penstock.clickhouse.native import cut
 from penstock.spill import read
 from penstock.typemap import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from penstock.batch import Batch, EncodedColumn
+    from penstock.batch import Batch
     from penstock.clickhouse.client import Client
     from penstock.clickhouse.connect import Scalar
     from penstock.plan import Plan
@@ -173,10 +172,10 @@ def _key(client: Client, batch: Batch, row: int) -> tuple[bytes, ...]:
     body = varint(len(plan.identity)) + varint(1)
     columns = []
     for place, index in enumerate(plan.identity):
-        column, values = plan.columns[index], batch.columns[index].values
-        width = column.codec.width
-        cell = values[row * width : (row + 1) * width] if width else list(cut(values))[row]
-        body += _head(f"key_{place}", column.wire) + cell
+        column, value = plan.columns[index], batch.values(index)[row]
+        nulls = None if batch.columns[index].nulls is None else bytes([value.null])
+        alone = EncodedColumn(nulls, value.whole, batch.columns[index].spread)
+        body += b"".join([_head(f"key_{place}", column.wire), *alone.chunks()])
         columns.append(f"key_{place} {column.wire}")
     shown = ", ".join(f"toString(key_{place})" for place in range(len(plan.identity)))
     (texts,) = client.rows_over(

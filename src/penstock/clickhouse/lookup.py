@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from clickhouse_connect.driver.binding import escape_str
+from clickhouse_connect.driver.binding import format_str
 
 from penstock.clickhouse import documents
 from penstock.clickhouse.client import quoted
@@ -171,7 +171,7 @@ def _query(question: _Question, texts: Sequence[str]) -> str:
         if plan.columns[index].codec.kind is Kind.JSON
     )
     casts = "".join(
-        f", cast(tupleElement(newest, {number}), {_literal(plan.columns[index].wire)}) as column_{number}"
+        f", cast(tupleElement(newest, {number}), {format_str(plan.columns[index].wire)}) as column_{number}"
         for number, index in enumerate(columns, start=2)
     )
     newness = f"tuple({version}, 1 - {deleted})" if plan.moving else version
@@ -218,13 +218,13 @@ def _read(column: PlanColumn, text: str) -> str:
     """An expression of the column's value, from one of its text."""
     if column.codec.kind in _READ:
         return _READ[column.codec.kind].format(text=text)
-    return f"cast({text}, {_literal(column.clickhouse)})"
+    return f"cast({text}, {format_str(column.clickhouse)})"
 
 
 def constant(client: Client, column: PlanColumn, text: str, value: Value) -> str | None:
     """An expression that gives exactly ``value``, whose text in PostgreSQL is ``text``; None where there is none."""
-    expression = _read(column, f"'{escape_str(text)}'")
-    query = f"select cast({expression}, {_literal(column.wire)})"
+    expression = _read(column, format_str(text))
+    query = f"select cast({expression}, {format_str(column.wire)})"
     try:
         found = [each for block in read_blocks(client.native(query)) for each in block[0]]
     except DestinationUnavailableError:
@@ -232,10 +232,6 @@ def constant(client: Client, column: PlanColumn, text: str, value: Value) -> str
     except (PenstockError, KeyError):  # not of its type, or of one that cannot be cut
         return None
     return expression if found == [value] else None
-
-
-def _literal(type_: str) -> str:
-    return "'" + type_.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _fitting(identities: Sequence[tuple[bytes, ...]], most: int) -> int:

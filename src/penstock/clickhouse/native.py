@@ -7,7 +7,7 @@ import struct
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from penstock.batch import Value, varint
+from penstock.batch import Value, read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ def read_blocks(body: bytes) -> Iterator[list[list[Value]]]:
     """Each block's columns, each a list of its rows' values."""
     place = 0
     while place < len(body):
-        width, place = _varint(body, place)
-        rows, place = _varint(body, place)
+        width, place = read_varint(body, place)
+        rows, place = read_varint(body, place)
         columns = []
         for _ in range(width):
             _, place = _string(body, place)
@@ -42,15 +42,6 @@ def read_blocks(body: bytes) -> Iterator[list[list[Value]]]:
             column, place = _column(body, place, type_.decode(), rows)
             columns.append(column)
         yield columns
-
-
-def cut(values: bytes) -> Iterator[bytes]:
-    """The values of a column whose widths vary, each with its length before it."""
-    place = 0
-    while place < len(values):
-        length, start = _varint(values, place)
-        yield values[place : start + length]
-        place = start + length
 
 
 def _column(body: bytes, place: int, type_: str, rows: int) -> tuple[list[Value], int]:
@@ -65,7 +56,7 @@ def _column(body: bytes, place: int, type_: str, rows: int) -> tuple[list[Value]
         values = []
         for null in nulls:
             start = place
-            length, place = _varint(body, place)
+            length, place = read_varint(body, place)
             place += length
             values.append(Value(bool(null), body[start:place]))
         return values, place
@@ -109,17 +100,6 @@ def _width(type_: str) -> int:
     return _WIDTHS[type_]
 
 
-def _varint(body: bytes, place: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = body[place]
-        place += 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return number, place
-
-
 def _string(body: bytes, place: int) -> tuple[bytes, int]:
-    length, place = _varint(body, place)
+    length, place = read_varint(body, place)
     return body[place : place + length], place + length

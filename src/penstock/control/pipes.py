@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from penstock.clickhouse import ddl
+from penstock.clickhouse import alter, ddl
 from penstock.clickhouse.client import Client
 from penstock.control import queries
 from penstock.control.hold import hold
@@ -65,7 +65,7 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
 def _drop_tables(pipe: Pipe, folder: Path, records: Sequence[TableRecord]) -> list[str]:
     with _destination(pipe, folder) as client:
         for record in records:
-            ddl.drop_table(client, pipe.database, f"{record.target}_current")
+            alter.drop_view(client, pipe.database, record.target)
             ddl.drop_table(client, pipe.database, record.target)
             if record.building:
                 ddl.drop_table(client, pipe.database, record.building)

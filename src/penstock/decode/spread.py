@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.batch import read_varint
 from penstock.errors import BadDataError
 from penstock.typemap import Codec, Kind
 
@@ -78,7 +79,7 @@ class _Plain:
         if self._width:
             end = place + self._width
         else:
-            length, start = _varint(data, place)
+            length, start = read_varint(data, place)
             end = start + length
         if end > len(data):
             raise ValueError("cut off")
@@ -160,7 +161,7 @@ class _Pairs:
 
 def _cell(data: bytes, place: int) -> tuple[bytes, int]:
     """What stands in the cell that begins there, and where it ends."""
-    length, start = _varint(data, place)
+    length, start = read_varint(data, place)
     if start + length > len(data):
         raise ValueError("cut off")
     return data[start : start + length], start + length
@@ -175,14 +176,3 @@ def _count(cell: bytes, place: int) -> tuple[int, int]:
 def _used_up(cell: bytes, place: int) -> None:
     if place != len(cell):
         raise ValueError("something is left over")
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return number, place

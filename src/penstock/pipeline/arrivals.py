@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from penstock.errors import PenstockError, TableError
-from penstock.pipeline import failpoint, retry
-from penstock.pipeline.checkpoint import beside
+from penstock.pipeline import retry
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
     from penstock.config import Pipe
     from penstock.pipeline.changes import Changes
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.ends import DestinationEnd, SourceEnd
     from penstock.pipeline.lane import Surroundings
     from penstock.pipeline.lookout import Sight
+    from penstock.pipeline.naming import Naming
     from penstock.pipeline.sessions import Sessions
     from penstock.plan import Plan
     from penstock.table import Table
@@ -46,12 +46,10 @@ class Enrolment:
     around: Surroundings
     destination: DestinationEnd
     refused: dict[str, TableError]
+    naming: Naming
 
-    async def lane_for(self, table: Table, every: set[int]) -> Lane | None:
-        """A lane that waits; in the place of one whose table is gone (``every`` are there), if they have the same name."""
-        for record in await asyncio.to_thread(self.store.tables, self.pipe.name):
-            if record.oid not in every and record.full_name == table.full_name:
-                await self._put_aside(record)
+    async def lane_for(self, table: Table) -> Lane | None:
+        """A lane that waits."""
         made = await asyncio.to_thread(self._enlist, table)
         if isinstance(made, TableError):
             self.refused[table.full_name] = made
@@ -65,18 +63,8 @@ class Enrolment:
         return lane
 
     def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
-        taken = {name for lane in self.lanes.values() for name in (lane.target, f"{lane.target}_current")}
+        taken = self.naming.taken()
         return enlist(self.pipe, self.store, self.destination.client, table, self.server, taken=taken)
-
-    async def _put_aside(self, record: TableRecord) -> None:
-        """The target of a table that was dropped stays, under another name; its state goes."""
-        if lane := self.lanes.pop(record.oid, None):
-            await lane.drained()
-        aside = beside(record.target, "dropped", record.oid)
-        await asyncio.to_thread(self.destination.put_aside, record.target, aside, record.building)
-        failpoint.reached("after putting aside")
-        await asyncio.to_thread(self.store.forget_table, self.pipe.name, record.oid)
-        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
 
 
 class Arrivals:
@@ -99,6 +87,7 @@ class Arrivals:
         self._owned = not pipe.source.publication
         self._told: set[int] = set()  # tables that are not taken in, which was said
         self._taken: set[int] = set()
+        self._later: set[int] = set()  # their names are promised to them
         self._say = say
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +103,7 @@ class Arrivals:
     @property
     def idle(self) -> bool:
         """Whether no table is on its way."""
-        return not self._tasks
+        return not (self._tasks or self._later)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -139,57 +128,71 @@ class Arrivals:
                 log.warning("table is not published", table=sight.names[oid], why=why)
             self._told |= told - set(sight.published)
             matching &= set(sight.published)
+        self._later &= matching
         new = matching - self._taken
         self._taken |= new
         if new:
-            self._run(self._take_in(new, set(sight.names)))
+            self._run(self._take_in(new))
 
-    async def _take_in(self, oids: set[int], every: set[int]) -> None:
+    async def _take_in(self, oids: set[int]) -> None:
         """Only what can be followed is published: the source would refuse updates of a published table without a key."""
-        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid, every))]
+        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid))]
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if self._owned and lanes:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
-        await self._arrive(_to_start(lanes, blind=True), blind=True)
+        await self._arrive(lanes, blind=True)
 
-    async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
+    async def _enrol(self, oid: int) -> Lane | None:
+        """None also where its name has still to be given up."""
         table = await self._try(lambda: self._source.look(oid))
-        return None if table is None else await self._enrolment.lane_for(table, every)
+        if table is None:
+            return None
+        target = self._pipe.tables.target_of(table.schema, table.name)
+        naming = self._enrolment.naming
+        if await retry.for_ever(lambda: naming.is_promised(target, oid), self._stop, self._report):
+            self._later.add(oid)
+            self._taken.discard(oid)
+            return None
+        self._later.discard(oid)
+        return await self._enrolment.lane_for(table)
 
     # Copying
 
     def begin(self, lane: Lane, blind: bool) -> None:
         """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
-        self._run(self._arrive(_to_start([lane], blind=blind), blind=blind), lane)
+        self._run(self._arrive([lane], blind=blind), lane)
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
-        waiting = [lane for lane in lanes if lane.record.state in (State.WAITING, State.COPYING)]
+        waiting = [lane for lane in lanes if lane.record.state.uncopied]
         if waiting:
             blind = blind and any(each.record.state is State.WAITING for each in waiting)
-            self._run(self._arrive(_to_start(waiting, blind=blind), blind=blind))
+            self._run(self._arrive(waiting, blind=blind))
 
-    async def _begin(self, lanes: Iterable[tuple[Lane, int]]) -> None:
-        await self._fence()
-        for lane, holds in lanes:
-            if lane.holds == holds:
-                self._copies.start(lane)
+    def _arrive(self, lanes: Iterable[Lane], *, blind: bool) -> Coroutine[object, object, None]:
+        """Start their copies; but who holds one from now on starts it instead."""
+        holds = {}
+        for lane in lanes:
+            lane.blind, holds[lane] = blind, lane.holds
+        return self._start(holds, blind=blind)
 
-    async def _arrive(self, held: list[tuple[Lane, int]], *, blind: bool) -> None:
-        lanes = [lane for lane, _ in held]
+    async def _start(self, holds: Mapping[Lane, int], *, blind: bool) -> None:
         await self._fence()
         if blind:
             await self._reopen_behind()
-            for lane in lanes:
+            for lane in holds:
                 self._changes.rebase(lane)
-        skipped = [lane for lane in lanes if lane.record.state is State.WAITING and lane.skipping]
+        skipped = [lane for lane in holds if lane.record.state is State.WAITING and lane.skipping]
         if skipped:
             goal = await self._try(self._source.goal)
             for lane in skipped:
                 self._changes.settle(lane, goal)
-        await self._begin([(lane, holds) for lane, holds in held if lane not in skipped])
+        await self._fence()
+        for lane, number in holds.items():
+            if lane not in skipped and lane.holds == number:
+                self._copies.start(lane)
 
     async def _reopen_behind(self) -> None:
         """A walsender that ran before a table was published may stay blind to it (postgres.md 10)."""
@@ -221,12 +224,3 @@ class Arrivals:
         task = asyncio.create_task(guarded(), name="arrivals")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _to_start(lanes: Iterable[Lane], *, blind: bool) -> list[tuple[Lane, int]]:
-    """Lanes, and how often their copies were held until now: who holds one later starts it instead."""
-    found = []
-    for lane in lanes:
-        lane.blind = blind
-        found.append((lane, lane.holds))
-    return found

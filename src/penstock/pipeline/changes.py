@@ -16,9 +16,8 @@ import structlog
 
 from penstock.batch import version_of
 from penstock.errors import TableError
-from penstock.pipeline import failpoint
+from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
-from penstock.pipeline.checkpoint import beside
 from penstock.pipeline.evolve import change, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.evolve import Change
     from penstock.pipeline.lane import Lane
     from penstock.pipeline.lookout import Sight
+    from penstock.pipeline.naming import Naming
     from penstock.pipeline.renewal import Decoding, Means
     from penstock.plan import Plan
     from penstock.table import Table
@@ -44,8 +44,9 @@ log = structlog.get_logger()
 class Changes:
     """What happens to the definitions of a pipe's tables."""
 
-    def __init__(self, means: Means, lanes: Mapping[int, Lane]) -> None:
+    def __init__(self, means: Means, lanes: Mapping[int, Lane], naming: Naming) -> None:
         self._means = means
+        self._naming = naming
         self._renewal = Renewal(means)
         self._lanes = lanes
         self._owned = not means.pipe.source.publication
@@ -92,7 +93,7 @@ class Changes:
             return True
         plan = replace(with_types_of(old, plan), table=new, target=target)
         keep_lost = self._means.pipe.settings.on_truncate == "ignore"
-        if plan.at_seam and lane.record.state in (State.WAITING, State.COPYING):
+        if plan.at_seam and lane.record.state.uncopied:
             await self.again(lane, "its definition has changed while it was copied")
             return False
         todo = change(old, plan, truncated_by=lane.truncated_by, ignore_lost=keep_lost)
@@ -116,27 +117,17 @@ class Changes:
         return True
 
     async def _named(self, lane: Lane, new: Table) -> tuple[Table, str]:
-        """The table, under its old name for as long as its new one cannot be had here; and the name of its target.
-
-        Of two tables that change places one goes out of the way first.
-        """
+        """The table, under its old name for as long as its new one cannot be had here; and the name of its target."""
         old = lane.ahead.table
         wanted = self._means.pipe.tables.target_of(new.schema, new.name)
         if new.full_name == old.full_name or wanted == lane.target:
+            lane.wants = ""
             return new, lane.ahead.target
-        holder = next((each for each in self._lanes.values() if wanted in (each.target, each.ahead.target)), None)
-        if not lane.record.building:
-            if holder is None and not await self._means.in_thread(lane, lambda: self._means.destination.exists(wanted)):
-                lane.misnamed, lane.target = False, wanted
-                return new, wanted
-            if holder is not None and holder.misnamed and not lane.stepping:
-                lane.target = beside(lane.target, "moving", old.oid)
-        if not lane.misnamed:
-            log.warning("table waits for its name", table=new.full_name, target=lane.target, why=f"{wanted} is taken")
-        lane.misnamed, lane.looked = True, None
-        return replace(
-            new, schema=old.schema, name=old.name
-        ), lane.ahead.target if lane.record.building else lane.target
+        lane.target = await retry.for_ever(lambda: self._naming.new_target(lane, wanted), self._means.stop, lane.report)
+        if lane.wants:
+            lane.looked = None
+            new = replace(new, schema=old.schema, name=old.name)
+        return new, lane.ahead.target if lane.record.building else lane.target
 
     async def _defaults(self, lane: Lane, plan: Plan, todo: Change) -> dict[str, str] | None:
         """What older rows show for new columns, as expressions; None when that is not known any more, or cannot be said there."""
@@ -150,10 +141,7 @@ class Changes:
         """In the lane, between the batches of two versions. May be repeated."""
         copies, record, old = self._means.copies, lane.record, lane.plan
         held = await copies.hold(lane)
-        waits = not held and record.state in (
-            State.WAITING,
-            State.COPYING,
-        )  # whoever meant to start it does not any more
+        waits = not held and record.state.uncopied  # whoever meant to start it does not any more
         if todo.touches or old.target != plan.target:
             record.begun = step.to_json()
             await lane.save()
@@ -180,7 +168,7 @@ class Changes:
         if todo.attached:
             await asyncio.to_thread(self._means.source.publish, {plan.table.oid}, self._means.pipe)
         if todo.attached and copied and not todo.reread:
-            await copies.plan(lane, plan, todo.attached)
+            await copies.plan(plan, todo.attached)
         else:
             await copies.forget(lane)
 
@@ -227,7 +215,10 @@ class Changes:
     @property
     def idle(self) -> bool:
         """Whether nothing is known that the stream has still to come to."""
-        return not (self._settling or self._changed or self._gone or self._asked)
+        waits = any(
+            lane.wants and not (lane.stuck or lane.record.state is State.FAILED) for lane in self._lanes.values()
+        )
+        return not (waits or self._settling or self._changed or self._gone or self._asked)
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""

@@ -121,7 +121,7 @@ class Copies:
     def start(self, lane: Lane) -> None:
         """Copy a table that is not copied yet, when it is its turn."""
         oid = lane.plan.table.oid
-        if oid not in self._running and lane.record.state in (State.WAITING, State.COPYING):
+        if oid not in self._running and lane.record.state.uncopied:
             self._cut.discard(oid)
             self._held.discard(oid)
             self._running[oid] = asyncio.create_task(self._one(lane), name=f"copy {lane.plan.target}")
@@ -143,12 +143,15 @@ class Copies:
         """The table is to be copied from its beginning."""
         await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
 
-    async def plan(self, lane: Lane, plan: Plan, only: Collection[int]) -> None:
+    async def plan(self, plan: Plan, only: Collection[int]) -> None:
         """Of these partitions only. Called in the lane's own step, which is repeated when it fails."""
-        rows = self._settings.copy_part_rows
-        bodies = await self._in_thread(self._source.plan_parts, plan, rows, only)
+        await self._in_thread(self._planned, plan, only)
+
+    def _planned(self, plan: Plan, only: Collection[int] = ()) -> list[PartRecord]:
+        bodies = self._source.plan_parts(plan, self._settings.copy_part_rows, only)
         parts = [PartRecord(index, body) for index, body in enumerate(bodies)]
-        await self._in_thread(self._store.save_parts, self._pipe_name, plan.table.oid, parts)
+        self._store.save_parts(self._pipe_name, plan.table.oid, parts)
+        return parts
 
     async def _one(self, lane: Lane) -> None:
         """Copy one table; what concerns it alone sets it aside."""
@@ -178,7 +181,7 @@ class Copies:
                 if lane.plan.table.oid in self._cut:
                     break
                 log.info("copy starts over", table=lane.plan.table.full_name, why=error.message)
-                await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
+                await self.forget(lane)
         lane.record.goal = await self._try(self._source.goal, lane)
         self._require_going_on(lane)
         await lane.enter(State.CATCHING_UP)
@@ -199,7 +202,7 @@ class Copies:
 
         context, snapshot, seam = await self._try(exported, lane)
         try:
-            await self._in_thread(self._store.save_parts, self._pipe_name, lane.plan.table.oid, [])
+            await self.forget(lane)
             if lane.record.state is State.COPYING:
                 while lane.busy:  # not ``drained``: a step of the lane may be waiting for this to end
                     self._require_going_on(lane)
@@ -245,12 +248,9 @@ class Copies:
 
     async def _parts(self, lane: Lane) -> list[PartRecord]:
         """The table's parts: those saved, or planned now. The table is COPYING from here on."""
-        oid = lane.plan.table.oid
-        parts = await self._in_thread(self._store.parts, self._pipe_name, oid)
+        parts = await self._in_thread(self._store.parts, self._pipe_name, lane.plan.table.oid)
         if not parts:
-            bodies = await self._try(lambda: self._source.plan_parts(lane.plan, self._settings.copy_part_rows), lane)
-            parts = [PartRecord(index, body) for index, body in enumerate(bodies)]
-            await self._in_thread(self._store.save_parts, self._pipe_name, oid, parts)
+            parts = await self._try(lambda: self._planned(lane.plan), lane)
         if lane.record.state is State.WAITING:
             await lane.enter(State.COPYING)
         return parts

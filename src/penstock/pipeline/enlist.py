@@ -59,8 +59,7 @@ def enlist(
         return SchemaConflictError(error.message, hint=error.hint)
     record = _new_record(plan)
     try:
-        views = pipe.destination.views and plan.shape is Shape.CURRENT
-        if clash := {plan.target, *([ddl.view_name(plan)] if views else [])}.intersection(taken):
+        if clash := ddl.names(plan, views=pipe.destination.views).intersection(taken):
             raise SchemaConflictError(
                 f'{table.full_name} would be "{min(clash)}" in the destination, and another table is',
                 hint="Set a target in the options of one of them.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.errors import SchemaConflictError
@@ -105,7 +105,6 @@ class Change:
     reread: bool = False  # values changed without a row in the stream: every row is read again
     again: str = ""
     refused: str = ""  # the column whose values would be lost or wrong: only with the user's leave
-    names: tuple[str, ...] = field(default=())  # every column of the table afterwards, in order
 
     @property
     def touches(self) -> bool:
@@ -126,7 +125,7 @@ def change(old: Plan, new: Plan, *, truncated_by: frozenset[str] = frozenset(), 
     renamed = tuple((one.name, other.name) for one, other in pairs if one.name != other.name)
     dropped = tuple(before[number].name for number in before if number not in after)
     retyped = tuple(other for one, other in pairs if one.clickhouse != other.clickhouse)
-    changes = Change(added, dropped, renamed, retyped, names=tuple(column.name for column in new.columns))
+    changes = Change(added, dropped, renamed, retyped)
     types = _types(old, new)
     if again := _needs_copy(old, new, changes):
         return Change(again=again)

@@ -23,6 +23,11 @@ class State(Enum):
     STREAMING = "streaming"
     FAILED = "failed"  # set aside, with a reason; the others go on
 
+    @property
+    def uncopied(self) -> bool:
+        """Whether rows are still to be copied."""
+        return self in (State.WAITING, State.COPYING)
+
 
 WAYS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.COPYING, State.CATCHING_UP, State.FAILED}),

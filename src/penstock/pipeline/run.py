@@ -12,6 +12,7 @@ import contextlib
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,10 +27,11 @@ from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import Checkpoint, require_known
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
-from penstock.pipeline.figures import table_status
+from penstock.pipeline.figures import at_rest, table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.lookout import Lookout, Sight
+from penstock.pipeline.naming import Naming
 from penstock.pipeline.prepare import Prepared, Waiting, prepare
 from penstock.pipeline.renewal import Means
 from penstock.pipeline.sessions import Sessions
@@ -142,13 +144,16 @@ class Run:
             self._ask_anew,
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
-        self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
+        self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position, self._counted)
         epoch = prepared.record.epoch
         settings, stop = self.pipe.settings, self._stop
         self._copies = Copies(
             self.pipe.name, self._source, destination, store=self._store, settings=settings, epoch=epoch, stop=stop
         )
-        enrolment = Enrolment(self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused)
+        naming = Naming(self.pipe.name, self._store, self._lanes, self._source, destination)
+        enrolment = Enrolment(
+            self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused, naming
+        )
         self._arrivals = Arrivals(
             self.pipe, self._source, stop, enrolment=enrolment, say=self._say, report=self._report
         )
@@ -162,7 +167,7 @@ class Run:
             stop,
             self._arrivals.begin,
         )
-        self._changes = Changes(means, self._lanes)
+        self._changes = Changes(means, self._lanes, naming)
         self._cdc = Cdc(
             self._lanes,
             self._checkpoint,
@@ -265,18 +270,23 @@ class Run:
         if committed_at and rows:
             self._latencies.add(time.time() * 1000 - committed_at / 1000)
 
+    def _counted(self) -> dict[int, dict[str, int]]:
+        return {oid: counters for oid, lane in self._lanes.items() if (counters := lane.counted()) is not None}
+
     # What people see
 
     def status(self) -> PipeStatus:
         """The pipe as it is at the moment."""
         if not self._is_open:
-            return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
+            known = at_rest(self._store, self.pipe.name) or PipeStatus(self.pipe.name, "")
+            return replace(known, state=self._state, note=self._note, last_error=self._trouble)
         written = self._cdc.written or self._checkpoint.saved
         end = max(self._lookout.source_end, self._cdc.received)
         tables = [
-            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()
+            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0)
+            for lane in list(self._lanes.values())
         ]
-        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._refused.items()]
+        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in dict(self._refused).items()]
         return PipeStatus(
             self.pipe.name,
             self._state,
