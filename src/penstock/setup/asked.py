@@ -133,7 +133,7 @@ class Asked:
     @property
     def tokens(self) -> str:
         """Whose tokens the pipe logs in with; empty for a password."""
-        chosen = str(getattr(self.pipe.source, "authentication", "password"))
+        chosen = self.pipe.source.authentication
         return "" if chosen == "password" else chosen
 
     @property
@@ -218,5 +218,4 @@ def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
         key: value for key, value in known.items() if key not in ("user", "password", "passfile", "sslcert", "sslkey")
     }
     dsn = make_conninfo("", **{**theirs, **given, "dbname": database})
-    theirs_too = {"authentication": "password"} if "authentication" in type(pipe.source).model_fields else {}
-    return pipe.source.model_copy(update={"dsn": dsn, "password": None, **theirs_too})
+    return pipe.source.model_copy(update={"dsn": dsn, "password": None, "authentication": "password"})
