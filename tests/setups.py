@@ -36,15 +36,14 @@ class Operator:
         return self.restarts
 
 
-def pipe_at(
-    host: str, port: int, folder: Path, *, provider: str = "auto", tables: Sequence[str] = ("public.*",)
-) -> Pipe:
-    """A pipe whose role is not there yet; ``host`` is a name only, its server is on loopback."""
+def pipe_at(host: str, port: int, folder: Path, *, tables: Sequence[str] = ("public.*",), **source: str) -> Pipe:
+    """A pipe whose role is not there yet; ``host`` is a name only, its server is on loopback. ``source``: more of that section."""
     dsn = f"host={host} hostaddr=127.0.0.1 port={port} user={ROLE} dbname=postgres connect_timeout=2"
+    password = {} if "authentication" in source else {"password": {"file": str(folder / "secret")}}
     return parse(
         {
             "pipe": {"name": "shop"},
-            "source": {"dsn": dsn, "provider": provider, "password": {"file": str(folder / "secret")}},
+            "source": {"dsn": f"{dsn} sslmode={'prefer' if password else 'require'}", **password, **source},
             "destination": {"dsn": "chdb:///nowhere"},
             "tables": {"include": list(tables)},
         },
@@ -53,7 +52,7 @@ def pipe_at(
 
 
 def asking(
-    pipe: Pipe, choices: dict[str, str] | None = None, dsn: str = f"user={SUPERUSER} password={PASSWORD}"
+    pipe: Pipe, choices: dict[str, str] | None = None, dsn: str = f"user={SUPERUSER} password={PASSWORD} sslmode=prefer"
 ) -> contextlib.closing[Asked]:
     """The source as its administrator sees it."""
     return contextlib.closing(Asked.of(pipe, dsn, choices=choices or {}))

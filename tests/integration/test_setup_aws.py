@@ -14,7 +14,6 @@ from tests.servers.postgres import PostgresServer
 from tests.setups import ROLE, Operator, apply, left, pipe_at, plan, step_of, undo
 
 from penstock.setup import aws as amazon_steps
-from penstock.setup.asked import Asked
 from penstock.setup.step import State, Step
 
 if TYPE_CHECKING:
@@ -250,11 +249,8 @@ def test_a_private_link_waits_to_be_accepted(
     assert [each for each in aws.ec2.describe_vpc_endpoints()["VpcEndpoints"] if each["State"] != "deleted"] == []
 
 
-def test_tokens_instead_of_a_password(
-    aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipe = pipe_at(aws.cluster("shop", "shop-1"), source.port, tmp_path)
-    monkeypatch.setattr(Asked, "tokens", "aws-iam")
+def test_tokens_instead_of_a_password(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
+    pipe = pipe_at(aws.cluster("shop", "shop-1"), source.port, tmp_path, authentication="aws-iam")
     with source.connect() as admin:
         admin.execute("create role rds_iam")
     steps = plan(pipe)

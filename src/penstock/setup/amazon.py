@@ -33,10 +33,10 @@ class Api:
     @classmethod
     def of(cls, asked: Asked, region: str = "") -> Api:
         """Raises ConfigError where there is no boto3, no region or no credentials: then people have to do it."""
-        region = region or asked.choices.get("region") or asked.facts()["region"]
+        region = region or asked.pipe.source.region or asked.facts()["region"]
         if region == "REGION":
             raise ConfigError(
-                said("the host's name does not say which region it is in"), hint=said("Give it: --with region=…")
+                said("the host's name does not say which region it is in"), hint=said('Write region = "…" in [source].')
             )
         try:
             import boto3

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CHOICES = {
     "address": "the address or network that the firewall is to let in, as 203.0.113.7/32; "
     "without it this machine's, where the server's is private too",
-    "region": "Amazon's region, where the host's name does not say it",
     "subscription": "Azure's subscription, instead of AZURE_SUBSCRIPTION_ID",
     "server": "the cluster's, instance's or server's name, where the host is none of its endpoints",
     "wal_sender_timeout": "the server's, as some guides ask for 0; a pipe sets its own for its sessions, and does not need it",
