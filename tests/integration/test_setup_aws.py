@@ -5,14 +5,18 @@ The PostgreSQL behind it is a real one, which a reboot of the writer restarts wi
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from moto.ec2.models import EC2Backend
 from tests.servers.postgres import PostgresServer
+from tests.servers.postgres_binaries import PASSWORD, SUPERUSER
 from tests.setups import ROLE, Operator, apply, left, pipe_at, plan, step_of, undo
+from typer.testing import CliRunner
 
+from penstock.cli.main import app
 from penstock.setup import aws as amazon_steps
 from penstock.setup.step import State, Step
 
@@ -123,6 +127,36 @@ def test_a_restart_that_may_not_be_is_left(aws: Amazon, source: PostgresServer, 
     undo(pipe, tmp_path, Operator())
 
 
+def test_programs_say_yes_beforehand(
+    aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command itself: without a terminal nothing restarts, unless --yes says so."""
+    host = aws.cluster("shop", "shop-1")
+    file = tmp_path / "shop.toml"
+    dsn = f"host={host} hostaddr=127.0.0.1 port={source.port} user={ROLE} dbname=postgres"
+    file.write_text(
+        f'[pipe]\nname = "shop"\n[source]\ndsn = "{dsn}"\npassword = {{ file = "{tmp_path}/secret" }}\n'
+        '[destination]\ndsn = "chdb:///nowhere"\n'
+    )
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_ADMIN_DSN", f"user={SUPERUSER} password={PASSWORD}")
+
+    def setup(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["setup", str(file), *words])
+        return done.exit_code, done.output
+
+    code, words = setup("--apply")
+    assert (code, aws.rebooted) == (1, [])
+    assert "restarts cluster shop" in words
+    assert "--yes" in words
+    code, words = setup("--apply", "--yes")
+    assert (code, aws.rebooted, show(source)) == (0, ["shop-1"], "logical")
+    code, words = setup("--undo")
+    assert (code, show(source)) == (2, "logical")
+    code, words = setup("--undo", "--yes")
+    assert (code, show(source)) == (0, "replica")
+
+
 def test_what_a_crash_left_half_done_is_finished_and_taken_back(
     aws: Amazon, source: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +205,9 @@ def test_people_do_it_where_the_api_cannot(
         "no cluster or instance in us-east-1 has the endpoint other.cluster-abc.us-east-1.rds.amazonaws.com",
     )
     assert "modify-db-cluster-parameter-group --region us-east-1" in " ".join(step_of(plan(pipe), "wal_level").fix.cli)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "boto3", None)
+        assert step_of(plan(pipe), "Amazon's API").fix.advice == "pip install 'penstock[aws]'"
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.delenv(f"AWS_{name}")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -14,8 +14,10 @@ from penstock.setup.record import Record
 from penstock.setup.step import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.fix_proxy import Proxy
 
 FULL = [each.name for each in PROVIDERS if each.support is Support.FULL and each.name != "generic"]
 ADMIN = "shop_admin"
@@ -90,3 +92,13 @@ def test_an_administrator_who_is_no_superuser(source: PostgresServer, tmp_path: 
         course.undo(asked, Record(tmp_path, "shop"), Operator())
     with source.connect() as admin:
         assert admin.execute("select 1 from pg_roles where rolname = %s", (ROLE,)).fetchone() is None
+
+
+def test_a_server_that_nobody_reaches(source: PostgresServer, tmp_path: Path, proxy_to: Callable[[int], Proxy]) -> None:
+    """How the provider's firewall is opened."""
+    proxy = proxy_to(source.port)
+    proxy.blackhole()
+    pipe = pipe_at("db.example.com", proxy.port, tmp_path, provider="crunchy")
+    (step,) = plan(pipe, address="203.0.113.7/32")
+    assert (step.name, step.state) == ("reach the source", State.BY_HAND)
+    assert step.fix.cli == ("cb network add-firewall-rule --network NETWORK --rule 203.0.113.7/32",)

@@ -56,13 +56,21 @@ def setup(pipe: Pipe, folder: Path, wishes: Wishes) -> int:
             return _apply(asked, Record(folder, pipe.name), wishes)
         steps = course.look(asked)
         if wishes.terraform:
-            typer.echo(terraform.document(steps))
+            _print(terraform.document(steps), wishes)
         else:
             some = any(step.state is State.NEEDED for step in steps)
             _show(asked, steps, wishes, hint=APPLY if some else BY_HAND)
         return 0
     finally:
         asked.close()
+
+
+def _print(document: str, wishes: Wishes) -> None:
+    """As it is: it holds names of variables, and no secret."""
+    if wishes.as_json:
+        print_json({"terraform": document})
+    else:
+        typer.echo(document)
 
 
 def _admin_dsn(wishes: Wishes) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.setup.asked import Asked
     from penstock.setup.step import Argument, Back
 
-PENDING_SECONDS = 300.0  # within which a changed group shows at the server
+PENDING_SECONDS = 120.0  # within which a changed group shows at the server
 AT_ONCE = 20  # parameters that one call takes
 PENDING = "pending-reboot"
 

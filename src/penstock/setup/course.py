@@ -49,7 +49,7 @@ def look(asked: Asked) -> list[Step]:
             try:
                 _ = asked.source
             except SourceError as error:
-                return [*found, _unreachable(asked, error)]
+                return [*found, _unreachable(asked, error, seen=bool(found))]
         found += stage(asked)
     return found
 
@@ -64,9 +64,13 @@ def stages(asked: Asked) -> tuple[Stage, ...]:
     return STAGES.get(asked.provider.name, USUAL)
 
 
-def _unreachable(asked: Asked, error: SourceError) -> Step:
+def _unreachable(asked: Asked, error: SourceError, *, seen: bool) -> Step:
+    """Where nobody answers, the way through the provider's firewall, unless a step before said it (``seen``)."""
     what = said("what it needs inside cannot be seen yet: {error}", error=error.message)
-    return by_hand("reach the source", asked.connector.where, what, Fix(advice=error.hint))
+    fix = Fix(advice=error.hint)
+    if not (seen or asked.answers()):
+        fix += asked.provider.allow.filled(asked.facts(role=f'"{asked.role}"'))
+    return by_hand("reach the source", asked.connector.where, what, fix)
 
 
 def apply(asked: Asked, record: Record, talk: Talk) -> list[Step]:
@@ -118,16 +122,8 @@ def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
     """
     if not record.done:
         return []
-    if record.system and asked.system != record.system:
-        raise ConfigError(
-            f"{asked.connector.where} is not the server that was set up",
-            hint="Point the pipe, and the administrator's DSN, to the server as it was then.",
-        )
-    if slot.slot_state(asked.source, asked.pipe.slot) is not None:
-        raise ConfigError(
-            f'the pipe still has its replication slot "{asked.pipe.slot}"',
-            hint="Drop the pipe first: penstock drop PIPE.toml",
-        )
+    if record.system:
+        _require_same(asked, record)
     gone = list(reversed(record.done))
     for done in gone:
         if done.restarts and not talk.may_restart(done.restarts):
@@ -140,6 +136,20 @@ def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
             UNDO[back.kind](asked, back)
             record.taken_back(back)
     return gone
+
+
+def _require_same(asked: Asked, record: Record) -> None:
+    """The server that was set up, and no pipe on it any more. Raises SourceError where it cannot be asked."""
+    if asked.administrator().system != record.system:
+        raise ConfigError(
+            f"{asked.connector.where} is not the server that was set up",
+            hint="Point the pipe, and the administrator's DSN, to the server as it was then.",
+        )
+    if slot.slot_state(asked.source, asked.pipe.slot) is not None:
+        raise ConfigError(
+            f'the pipe still has its replication slot "{asked.pipe.slot}"',
+            hint="Drop the pipe first: penstock drop PIPE.toml",
+        )
 
 
 def _undo_statement(asked: Asked, back: Back) -> None:
