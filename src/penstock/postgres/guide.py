@@ -108,12 +108,11 @@ def _publication() -> list[str]:
 
 
 def _ways(fix: Fix) -> list[str]:
-    lines = [f"{fix.advice}\n"] if fix.advice else []
+    lines = ["**SQL**", "", *_code("sql", fix.sql)] if fix.sql else []
+    lines += [f"{fix.advice}\n"] if fix.advice else []
     if fix.console:
         label = said("Console")
         lines += [f"**{label}**: {fix.console}\n"]
-    if fix.sql:
-        lines += ["**SQL**", "", *_code("sql", fix.sql)]
     if fix.cli:
         lines += ["**CLI**", "", *_code("sh", fix.cli)]
     if fix.terraform:

@@ -135,7 +135,7 @@ GENERIC = Provider(
     direct_advice=N_("Give the host and port of PostgreSQL itself, not those of PgBouncer or another pooler."),
     endpoint_advice=N_("Name the primary, or all servers with target_session_attrs=read-write."),
     allow=Fix(
-        advice=N_("Add this line to pg_hba.conf: hostssl all {role} {address}/32 scram-sha-256; then:"),
+        advice=N_("Before that add this line to pg_hba.conf: hostssl all {role} {address}/32 scram-sha-256"),
         sql=("SELECT pg_reload_conf();",),
     ),
     failover=N_(
