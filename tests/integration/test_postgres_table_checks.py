@@ -14,7 +14,6 @@ from penstock.postgres import providers, table_checks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from tests.fix_postgres import Database
 
 
