@@ -127,6 +127,7 @@ order by p.prepared
 -- 14 and later.
 select (w.wal_bytes / greatest(extract(epoch from pg_catalog.clock_timestamp() - w.stats_reset), 1))::float8 as bytes_per_second
 from pg_catalog.pg_stat_wal w
+where w.stats_reset is not null
 
 -- name: wal_since
 select pg_catalog.pg_wal_lsn_diff(
