@@ -130,7 +130,7 @@ def _wal_rate(asked: Question) -> float:
     """Bytes of WAL a second: the larger one of what was written since the first question, and the average that the server keeps."""
     time.sleep(max(0.0, asked.asked_at + MEASURED_SECONDS - time.monotonic()))
     (row,) = asked.fetch("wal_since", lsn=asked.server.lsn)
-    rates = [row.bytes / (time.monotonic() - asked.asked_at)]
+    rates: list[float] = [row.bytes / (time.monotonic() - asked.asked_at)]
     if asked.major >= _WAL_STATISTICS:
         rates += [row.bytes_per_second for row in asked.fetch("wal_average") if row.bytes_per_second]
     return max(rates)
