@@ -129,7 +129,7 @@ def _steps(provider: Provider, facts: dict[str, str]) -> Iterator[tuple[str, lis
 def _logical(provider: Provider, facts: dict[str, str]) -> list[str]:
     fix = provider.switch_on(facts)
     shown = [said("It is on when the server says so:"), "", *_code("sql", [_SHOWN])]
-    return [*(_ways(fix) if fix else [said("It is on from the start.") + "\n"]), *shown]
+    return [*_ways(fix), *shown]
 
 
 def _publication() -> list[str]:
