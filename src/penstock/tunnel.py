@@ -53,6 +53,7 @@ class Tunnel:
         self._troubles: dict[tuple[str, int], tuple[float, TunnelError | PenstockError]] = {}
         self._passages = 0
         self._used = 0.0
+        self._resting: asyncio.TimerHandle | None = None
 
     @property
     def where(self) -> str:
@@ -119,7 +120,9 @@ class Tunnel:
                 connection.abort()
             raise
         self._chain = opened
-        self._loop.call_later(IDLE_SECONDS, self._rest)
+        if self._resting:
+            self._resting.cancel()
+        self._resting = self._loop.call_later(IDLE_SECONDS, self._rest)
         log.info("tunnel open", jump_server=self.where)
         return opened[-1]
 
@@ -129,7 +132,7 @@ class Tunnel:
         if self._passages == 0 and idle >= IDLE_SECONDS:
             self._close_chain()
         elif self._chain:
-            self._loop.call_later(IDLE_SECONDS, self._rest)
+            self._resting = self._loop.call_later(IDLE_SECONDS, self._rest)
 
     def _close_chain(self) -> None:
         for connection in reversed(self._chain):
@@ -156,14 +159,16 @@ class Tunnel:
                 return
             try:
                 await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
-            finally:
+            except BaseException:
                 far_writer.channel.abort()
+                raise
+            far_writer.close()
         except OSError:  # whoever was connected has gone
             pass
         except asyncssh.Error as error:
             self._troubles[target] = (time.monotonic(), jump.no_way_on(error, self._ssh, target))
         finally:
-            writer.transport.abort()
+            writer.close()
             self._passages -= 1
             self._used = self._loop.time()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.finding import Fix
 from penstock.postgres.providers import Provider, by_host, named
 
 _THIS_MACHINE = "this machine's address"
@@ -18,6 +19,13 @@ def firewall(host: str) -> str:
     return (
         f"The firewall of {provider.title} swallows the packets: {way}. A private address needs a way into its network."
     )
+
+
+def admission(host: str) -> Fix:
+    """What ``firewall`` says, as command lines and Terraform."""
+    provider = by_host(host).provider
+    way = provider.allow.filled(provider.facts(host))
+    return Fix(cli=way.cli, terraform=way.terraform) if provider.hosts else Fix()
 
 
 def tokens(authentication: str, host: str, user: str) -> str:
