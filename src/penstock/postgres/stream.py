@@ -38,7 +38,6 @@ WORK_MEM_SINCE = 13_00_00  # naming logical_decoding_work_mem to a 12 refuses th
 SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives come (postgres.md 7)
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
 PAUSE_SECONDS = 0.0005
-ANSWER_SECONDS = 60.0
 CLOSE_SECONDS = 1.0
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH_2000 = 946_684_800
@@ -124,7 +123,7 @@ class Stream:
                     pause_seconds=PAUSE_SECONDS,
                 )
             if self._ended and not frames:
-                raise failure(self._pgconn, self._pgconn.get_result())
+                raise failure(self._pgconn, wire.next_result(self._pgconn))
         if self._unpublished:
             raise self._unpublished  # instead of these frames: what they skip must not be confirmed
         return frames
@@ -257,8 +256,8 @@ def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> 
             keep_bytes(connection)
             pgconn = connection.pgconn
             pgconn.send_query(_start_command(slot, publication).encode())
-            if not wire.answered(pgconn, ANSWER_SECONDS):
-                raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s")
+            if not wire.answered(pgconn, wire.ANSWER_SECONDS):
+                raise psycopg.OperationalError(f"no answer within {wire.ANSWER_SECONDS:.0f} s")
             wire.result(pgconn, pq.ExecStatus.COPY_BOTH)
             pgconn.nonblocking = 1
     except BaseException:
