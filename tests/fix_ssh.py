@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
+from penstock import ssh
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
+
+    from tests.fix_proxy import Proxy
 
 USER = "jumper"
 PASSWORD = "sprung-%41"
@@ -147,3 +151,19 @@ def jump_server(ssh_key: Path) -> Iterator[Callable[..., JumpServer]]:
 def jump(jump_server: Callable[..., JumpServer]) -> JumpServer:
     """A jump server."""
     return jump_server()
+
+
+@pytest.fixture
+def jump_proxy(jump: JumpServer, proxy_to: Callable[[int], Proxy]) -> Proxy:
+    """A proxy in front of the jump server."""
+    return proxy_to(jump.port)
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither keys, known hosts nor agent of whoever runs the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(ssh, "KNOWN_HOSTS", ("~/.ssh/known_hosts",))
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path

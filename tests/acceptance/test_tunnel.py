@@ -24,9 +24,8 @@ QUICK = 'flush_interval = "50ms"\ncopy_part_rows = 2000\nmax_batch_rows = 500'
 
 
 @pytest.fixture
-def tunnelled(served: Case, jump: JumpServer, ssh_key: Path, proxy_to: Callable[[int], Proxy]) -> tuple[Case, Proxy]:
+def tunnelled(served: Case, jump: JumpServer, ssh_key: Path, jump_proxy: Proxy) -> tuple[Case, Proxy]:
     """A pipe through a tunnel, and a proxy in front of the jump server."""
-    proxy = proxy_to(jump.port)
     jump.names["db.internal"] = "127.0.0.1"
     served.source_dsn = conninfo.make_conninfo(served.database.dsn, host="db.internal")
     served.environment["KEY_PASSPHRASE"] = PASSWORD
@@ -35,14 +34,14 @@ def tunnelled(served: Case, jump: JumpServer, ssh_key: Path, proxy_to: Callable[
         source=f"""
         [source.ssh]
         host = "127.0.0.1"
-        port = {proxy.port}
+        port = {jump_proxy.port}
         user = "{USER}"
         key = {json.dumps(str(ssh_key.with_name("encrypted")))}
         passphrase = {{ env = "KEY_PASSPHRASE" }}
         known_host_key = "{jump.line}"
     """,
     )
-    return served, proxy
+    return served, jump_proxy
 
 
 def test_a_tunnel_that_is_cut_loses_nothing(tunnelled: tuple[Case, Proxy], jump: JumpServer) -> None:
