@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SIGNS = {State.RIGHT: ("right", "green"), State.NEEDED: ("to do", "yellow"), State.BY_HAND: ("by hand", "blue")}
 ADMIN_DSN = "PENSTOCK_ADMIN_DSN"
 APPLY = "penstock setup PIPE.toml --apply does what is to do."
+LEFT = "Left for want of a yes: run it again on a terminal, or with --yes."
 BY_HAND = "What is left is yours; then: penstock check PIPE.toml"
 
 
@@ -74,7 +75,7 @@ def _print(document: str, wishes: Wishes) -> None:
 
 
 def _admin_dsn(wishes: Wishes) -> str:
-    """From the environment, or typed where nobody sees it: on a command line everybody on the machine could read it."""
+    """From the environment: on a command line everybody on the machine could read it. Empty: the pipe's own role does it."""
     if wishes.admin_dsn_env in os.environ:
         return os.environ[wishes.admin_dsn_env]
     if wishes.admin_dsn_env != ADMIN_DSN:
@@ -115,11 +116,7 @@ class _Terminal:
 def _apply(asked: Asked, record: Record, wishes: Wishes) -> int:
     steps = course.apply(asked, record, _Terminal(wishes))
     left = [step for step in steps if step.state is State.NEEDED]
-    hint = (
-        "Left for want of a yes: run it again on a terminal, or with --yes."
-        if left
-        else "Next: penstock check PIPE.toml"
-    )
+    hint = LEFT if left else BY_HAND
     _show(asked, steps, wishes, hint=hint)
     return FAILED if left else 0
 
@@ -156,9 +153,8 @@ def _show(asked: Asked, steps: Sequence[Step], wishes: Wishes, *, hint: str) -> 
 
 def _show_step(step: Step) -> None:
     sign, colour = _SIGNS[step.state]
-    typer.echo(
-        f"{typer.style(f'{sign:>8}', fg=colour, bold=True)}  {shown(f'{step.name} {step.subject}: {step.what}')}"
-    )
+    title = step.name if step.name == step.subject else f"{step.name} {step.subject}"
+    typer.echo(f"{typer.style(f'{sign:>8}', fg=colour, bold=True)}  {shown(f'{title}: {step.what}')}")
     if step.state is State.RIGHT:
         return
     if step.restarts:

@@ -79,7 +79,7 @@ def _new_role(asked: Asked) -> Iterator[Step]:
     password = Password() if asked.tokens else Password.of(asked.pipe.source, shown=asked.show_password)
     create = asked.statement("CREATE ROLE {role} LOGIN", role=role)
     drop = Back("sql", asked.statement("DROP ROLE {role};", role=role))
-    shown = Fix(sql=(f"{create} PASSWORD '…';",), terraform=_role_resource(asked))
+    shown = Fix(sql=(f"{create};" if asked.tokens else f"{create} PASSWORD '…';",), terraform=_role_resource(asked))
     if password.lack:
         advice = said(
             "Say where the pipe finds the role's password: password = {place} in [source]; setup makes one and writes it there.",
@@ -112,7 +112,9 @@ def _new_role(asked: Asked) -> Iterator[Step]:
 
 def _role_resource(asked: Asked) -> str:
     """With the right to replicate, for there it is the role's own."""
-    values: dict[str, object] = {"name": asked.role, "login": True, "password": Expression("var.penstock_password")}
+    values: dict[str, object] = {"name": asked.role, "login": True}
+    if not asked.tokens:
+        values["password"] = Expression("var.penstock_password")
     granted = [each for each in asked.provider.replicate if each.startswith("GRANT ")]
     right_to = {"roles": [each.split()[1] for each in granted]} if granted else {"replication": True}
     return resource("postgresql_role", asked.role, {**values, **right_to})
@@ -126,9 +128,7 @@ def _rights(asked: Asked, found: Any) -> Iterator[Step]:
         yield _replication(asked, found)
     if asked.tokens == "aws-iam" and "rds_iam" not in (found.member_of if found else ()):
         yield _attribute("tokens", said("the role logs in with tokens of IAM"), facts.tokens.sql, asked=asked)
-    if (
-        asked.streams and facts.timeout == "role" and facts.name != "generic"
-    ):  # the guides of those providers ask for it
+    if asked.streams and facts.timeout == "role" and facts.name != "generic":
         yield from _sender_timeout(asked, found)
 
 
@@ -148,6 +148,7 @@ def _attribute(name: str, what: str, templates: Iterable[str], *, asked: Asked) 
 
 
 def _sender_timeout(asked: Asked, found: Any) -> Iterator[Step]:
+    """What the guides of some providers ask for."""
     what = said("the server does not end the stream while it is quiet")
     before = next((each for each in (found.settings if found else ()) if each.startswith("wal_sender_timeout=")), "")
     if before.removeprefix("wal_sender_timeout=") in ("0", "0ms", "0s"):
