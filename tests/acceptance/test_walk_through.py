@@ -80,6 +80,7 @@ def test_setup_does_it(untouched: Case) -> None:
     arrives(untouched)
 
 
+@pytest.mark.slow
 def test_people_do_it(untouched: Case) -> None:
     """Every statement that the plan prints, pasted by an administrator who chooses the password."""
     untouched.environment["PENSTOCK_ADMIN_DSN"] = f"user={SUPERUSER} password={PASSWORD}"

@@ -186,6 +186,7 @@ def test_an_instance_of_rds(aws: Amazon, source: PostgresServer, tmp_path: Path)
     assert (aws.rebooted, show(source)) == (["solo", "solo"], "replica")
 
 
+@pytest.mark.slow
 def test_a_cluster_of_rds_restarts_as_a_whole(aws: Amazon, source: PostgresServer, tmp_path: Path) -> None:
     """Multi-AZ with two readable standbys: not Aurora, and not restarted by instance."""
     aws.group("mine", {})
@@ -237,6 +238,7 @@ def test_the_security_group_lets_an_address_in(aws: Amazon, source: PostgresServ
     assert rules() == before
 
 
+@pytest.mark.slow
 def test_a_server_that_a_firewall_hides(
     aws: Amazon,
     source: PostgresServer,
