@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -87,6 +88,12 @@ class Case:
         done = self.penstock("run", str(self.file), "--once", failpoint=failpoint)
         assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def counted(self) -> dict[str, Counter[str]]:
+        """What is counted so far, by table."""
+        done = self.penstock("status", str(self.file), "--json")
+        tables = json.loads(done.stdout)["tables"] if done.returncode != 2 else []  # 2: it has not run yet
+        return {table["full_name"]: Counter(table["counters"]) for table in tables}
 
     @contextmanager
     def started(self, command: list[str], *, failpoint: str = "") -> Iterator[subprocess.Popen[str]]:
@@ -217,7 +224,6 @@ def backticked(name: str) -> str:
 
 
 def _without(rows: list[Any], others: list[Any]) -> list[Any]:
-    from collections import Counter
 
     return list((Counter(rows) - Counter(others)).elements())
 

@@ -232,11 +232,15 @@ class Round:
 
     def miscounted(self, statuses: Sequence[str], rules: Rules) -> list[str]:
         """Counters of unfit values that are not what the rules say; ``statuses``: of the run that copied, and of the one that followed."""
-        tables = [{each["full_name"]: each["counters"] for each in json.loads(status)["tables"]} for status in statuses]
+        copied, followed = (
+            {each["full_name"]: Counter(each["counters"]) for each in json.loads(status)["tables"]}
+            for status in statuses
+        )
         return [
             f"{sample.name}: {line}"
             for sample in self.samples
-            for line in self._miscounted(sample, [each[f"public.{sample.name}"] for each in tables], rules)
+            for name in [f"public.{sample.name}"]
+            for line in self._miscounted(sample, [copied[name], followed[name] - copied[name]], rules)
         ]
 
     def _miscounted(self, sample: Sample, counters: Sequence[dict[str, int]], rules: Rules) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -43,14 +42,18 @@ def _each(case: Case, *statements: str) -> None:
 
 def _counted(case: Case) -> dict[str, Counter[str]]:
     """What a run counted of unchanged values, by table and where they came from."""
-    done = case.penstock("run", str(case.file), "--once", "--json")
-    assert done.returncode == 0, done.stderr
+    before = case.counted()
+    case.once()
     start = "unchanged values from the "
     return {
-        table["full_name"].partition(".")[2]: Counter(
-            {key.removeprefix(start): count for key, count in table["counters"].items() if key.startswith(start)}
+        name.partition(".")[2]: Counter(
+            {
+                key.removeprefix(start): count
+                for key, count in (counters - before.get(name, Counter())).items()
+                if key.startswith(start)
+            }
         )
-        for table in json.loads(done.stdout)["tables"]
+        for name, counters in case.counted().items()
     }
 
 
