@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
-from penstock.batch import version_of
 from penstock.decode import CopyDecoder
 from penstock.errors import PenstockError, SourceRefusedError, TableError
 from penstock.lsn import Lsn
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.batch import Batch, Unfit
     from penstock.config import Settings
     from penstock.pipeline.checkpoint import Store
+    from penstock.pipeline.epochs import Epochs
     from penstock.pipeline.lane import Lane
     from penstock.plan import Plan
 
@@ -93,7 +93,7 @@ class Copies:
         *,
         store: Store,
         settings: Settings,
-        epoch: int,
+        epochs: Epochs,
         stop: retry.Stop,
     ) -> None:
         self._pipe_name = pipe_name
@@ -101,7 +101,7 @@ class Copies:
         self._target = target
         self._store = store
         self._settings = settings
-        self._epoch = epoch
+        self._epochs = epochs
         self._stop = stop
         self._running: dict[int, asyncio.Task[None]] = {}
         self._cut: set[int] = set()  # tables whose copy is at its end: truncated
@@ -207,7 +207,7 @@ class Copies:
                 while lane.busy:  # not ``drained``: a step of the lane may be waiting for this to end
                     self._require_going_on(lane)
                     await self._stop.sleep(DRAINED_SECONDS)
-                below = version_of(self._epoch, seam, 0)
+                below = self._epochs.version(seam)
                 await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
             lane.record.seam = seam
             if lane.record.state is State.WAITING:  # before any row: what there is when it starts over is removed
