@@ -7,5 +7,6 @@ pytest_plugins = [
     "tests.fix_proxy",
     "tests.fix_properties",
     "tests.fix_pipe",
+    "tests.fix_standby",
     "tests.fix_tls",
 ]

@@ -1,6 +1,6 @@
 """PostgreSQL for tests: servers of several versions, and a fresh database a test.
 
-A test that takes ``postgres`` or ``database`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked ``pg_all``;
+A test that takes ``postgres``, ``database`` or ``cluster`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked ``pg_all``;
 ``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run.
 """
 
@@ -50,11 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "postgres" in metafunc.fixturenames:
-        versions = _versions(metafunc.definition)
-        metafunc.parametrize(
-            "postgres", versions, indirect=True, scope="session", ids=[f"pg{each}" for each in versions]
-        )
+    for name, scope in (("postgres", "session"), ("cluster", "function")):
+        if name in metafunc.fixturenames:
+            versions = _versions(metafunc.definition)
+            metafunc.parametrize(name, versions, indirect=True, scope=scope, ids=[f"pg{each}" for each in versions])
 
 
 def _versions(item: Any) -> list[int]:

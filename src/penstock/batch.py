@@ -332,6 +332,11 @@ def version_of(epoch: int, commit_lsn: int, ordinal: int) -> int:
     return (epoch << LSN_BITS | commit_lsn) << ORDINAL_BITS | ordinal
 
 
+def commit_of(version: int) -> int:
+    """The commit LSN of a version."""
+    return version >> ORDINAL_BITS & (1 << LSN_BITS) - 1
+
+
 MOST_EPOCHS = 255
 """After the first: an epoch has 8 bits of the version."""
 

@@ -245,6 +245,7 @@ class Cdc:
                 continue
             self.take(lane)
             await lane.drained()
+            await lane.leave_trace(item.version)
             await self._copying.truncate(lane, item.version)
 
     async def _set_aside(self, lane: Lane, error: TableError) -> None:

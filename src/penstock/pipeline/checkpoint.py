@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 from penstock.errors import ConfigError, TargetConflictError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint
+from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from penstock.errors import PenstockError
+    from penstock.postgres.timeline import Timeline
 
 MOST_NAME_BYTES = 200
 
@@ -33,9 +35,9 @@ class PipeRecord:
     slot: str
     publication: str
     system_identifier: str
-    timeline: int
+    timeline: Timeline
     position: Lsn  # saved
-    epoch: int = 0
+    epochs: Epochs = field(default_factory=Epochs)
     owns_publication: bool = True
     owns_slot: bool = True
 

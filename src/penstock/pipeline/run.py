@@ -12,13 +12,15 @@ import contextlib
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, PenstockError, SourceChangedError, TableError
+from penstock.errors import DestinationError, PenstockError, SourceChangedError, TableError, TimelineChangedError
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
+from penstock.observe.words import duration
 from penstock.pipeline import retry
 from penstock.pipeline.arrivals import Arrivals, Enrolment
 from penstock.pipeline.cdc import Cdc
@@ -26,6 +28,7 @@ from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import Checkpoint, require_known
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
+from penstock.pipeline.failover import guard
 from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
@@ -62,6 +65,7 @@ class Run:
         self._state = "starting"
         self._note = ""
         self._trouble = ""
+        self._away_since = 0.0  # there is no stream
         self._connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
         self._source = SourceEnd(self._connector, scratch, pipe.publication)
         self._client: Client | None = None
@@ -108,8 +112,7 @@ class Run:
         """Run the pipe. Raises PenstockError when it cannot go on."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="pipe"))
         try:
-            await self._open()
-            await self._flow(once=once)
+            await self._rounds(once=once)
         except retry.Stopped:
             self._state = "stopped"
         except PenstockError:
@@ -124,12 +127,41 @@ class Run:
                 client, self._client = self._client, None
                 await asyncio.to_thread(_close, client)
 
-    async def _open(self) -> None:
-        self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
-        prepared = self._prepared = await asyncio.to_thread(self._prepare, self._client)
+    async def _rounds(self, *, once: bool) -> None:
+        """Flow, from the beginning again whenever the source has failed over: what is in memory may never have happened there."""
+        client = self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
+        self._prepared = await asyncio.to_thread(self._prepare, client)
+        while True:
+            try:
+                await self._open(client)
+                await self._flow(once=once)
+            except TimelineChangedError as error:
+                self._lost(error)
+                await self._clear()
+                self._prepared = await retry.for_ever(
+                    lambda: asyncio.to_thread(self._prepare, client), self._stop, self._lost
+                )
+            else:
+                return
+
+    async def _clear(self) -> None:
+        """Nothing of the round before is under way any more."""
+        self._is_open = False
+        for lane in self._lanes.values():
+            lane.discard()
+        for lane in self._lanes.values():
+            with contextlib.suppress(PenstockError):  # it was told, or comes again
+                await lane.drained()
+        if self._state == "stopping":
+            raise retry.Stopped
+        self._stop, self._state = retry.Stop(), "starting"
+
+    async def _open(self, client: Client) -> None:
+        prepared = self._prepared
         self._note = ""
-        destination = self._destination = DestinationEnd(self._client, self.pipe.database, self._source)
-        at_a_time = INSERTS_EMBEDDED if self._client.embedded else INSERTS_SERVER
+        self._connector.guard = partial(guard, prepared.record)
+        destination = self._destination = DestinationEnd(client, self.pipe.database, self._source)
+        at_a_time = INSERTS_EMBEDDED if client.embedded else INSERTS_SERVER
         around = self._around = Surroundings(
             self.pipe.name,
             self._store,
@@ -143,10 +175,10 @@ class Run:
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
         self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
-        epoch = prepared.record.epoch
+        epochs = prepared.record.epochs
         settings, stop = self.pipe.settings, self._stop
         self._copies = Copies(
-            self.pipe.name, self._source, destination, store=self._store, settings=settings, epoch=epoch, stop=stop
+            self.pipe.name, self._source, destination, store=self._store, settings=settings, epochs=epochs, stop=stop
         )
         enrolment = Enrolment(self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused)
         self._arrivals = Arrivals(
@@ -158,7 +190,7 @@ class Run:
             destination,
             self._copies,
             prepared.server,
-            epoch,
+            epochs,
             stop,
             self._arrivals.begin,
         )
@@ -169,8 +201,8 @@ class Run:
             self._copies,
             self._changes,
             settings=settings,
-            epoch=epoch,
-            insert_cap=CAP_EMBEDDED if self._client.embedded else CAP_SERVER,
+            epochs=epochs,
+            insert_cap=CAP_EMBEDDED if client.embedded else CAP_SERVER,
             stop=stop,
             wake=self._wake,
         )
@@ -183,7 +215,7 @@ class Run:
             self._lookout,
             work_mem=settings.decoding_work_mem,
             stop=stop,
-            report=self._report,
+            report=self._lost,
             opened=self._opened,
         )
         self._changes.attach(self._cdc)
@@ -197,6 +229,7 @@ class Run:
 
     def _prepare(self, client: Client) -> Prepared:
         waiting = Waiting(self._say, lambda: bool(self._stop))
+        self._connector.guard = lambda _connection: None  # it is to be found out where it leads
         while True:
             with self._connector.connect() as connection, contextlib.suppress(SourceChangedError):
                 return prepare(self.pipe, self._store, connection, client, waiting)
@@ -249,6 +282,14 @@ class Run:
 
     def _opened(self) -> None:
         self._trouble = ""
+        if self._away_since:
+            log.info("source is back", away=duration(time.monotonic() - self._away_since))
+        self._away_since = 0.0
+
+    def _lost(self, error: PenstockError) -> None:
+        """The stream is cut, or cannot be had."""
+        self._away_since = self._away_since or time.monotonic()
+        self._report(error)
 
     def _say(self, note: str) -> None:
         if note != self._note:
@@ -287,9 +328,13 @@ class Run:
             retained_bytes=self._lookout.retained_bytes,
             latency_p50_ms=self._latencies.p50,
             latency_p99_ms=self._latencies.p99,
-            note=self._note,
+            note=self._note or self._away,
             last_error=self._trouble,
         )
+
+    @property
+    def _away(self) -> str:
+        return f"the source is away for {duration(time.monotonic() - self._away_since)}" if self._away_since else ""
 
 
 def _close(client: Client) -> None:

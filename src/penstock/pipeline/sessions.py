@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +11,7 @@ import structlog
 from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError
 from penstock.lsn import Lsn
 from penstock.pipeline import retry
-from penstock.pipeline.prepare import verify
+from penstock.pipeline.failover import prove
 from penstock.postgres.stream import Stream
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ class Sessions:
     async def _sessions(self) -> None:
         """Follow, on one connection after the other for as long as each gets further; raises what cut one that did not."""
         while True:
-            await asyncio.to_thread(self._verify)
             saved = self._checkpoint.saved
             stream = await self._open()
             try:
@@ -105,10 +103,6 @@ class Sessions:
             finally:
                 await stream.close()
 
-    def _verify(self) -> None:
-        with self._source.connector.connect() as connection:
-            verify(replace(self._record, position=self._checkpoint.saved), connection)
-
     async def _open(self) -> Stream:
         record = self._record
         try:
@@ -118,6 +112,7 @@ class Sessions:
                 record.publication,
                 work_mem=self._work_mem,
                 status_seconds=STATUS_SECONDS,
+                prove=lambda connection: prove(record, self._checkpoint.saved, connection),
             )
         except SlotHeldError as error:
             if self._session is not None:

@@ -40,6 +40,7 @@ __all__ = [
     "heartbeat",
     "in_progress",
     "insert_lsn",
+    "let_fail_over",
     "published",
     "slot_state",
     "system",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 PLUGIN = "pgoutput"
+FAILOVER_SINCE = 17_00_00
 
 
 def _never() -> bool:
@@ -67,6 +69,7 @@ class SlotState:
     wal_status: str  # "reserved", "extended", "unreserved", "lost"; empty on 12
     invalidation: str  # why it was invalidated, from 17 on
     temporary: bool
+    failover: bool | None  # whether standbys may keep it too; None before 17
 
     @property
     def lost(self) -> str:
@@ -92,23 +95,33 @@ def slot_state(connection: Connection, name: str) -> SlotState | None:
         wal_status=known.get("wal_status") or "",
         invalidation=known.get("invalidation_reason") or ("conflict with recovery" if known.get("conflicting") else ""),
         temporary=known["temporary"],
+        failover=known.get("failover"),
     )
 
 
 def create_slot(
     connection: Connection, name: str, *, report: Callable[[str], None], stopped: Callable[[], bool] = _never
 ) -> Lsn:
-    """Make the slot and return the position at which its stream begins.
+    """Make the slot and return the position at which its stream begins. From 17 on standbys may keep it too.
 
     PostgreSQL waits for every transaction that runs; meanwhile a second connection finds out which, and ``report`` tells.
     What ``report`` raises ends the waiting, and so does ``stopped``, with SlotError; there is no slot then.
     """
-    statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {})").format(
-        name, PLUGIN
+    more = ", failover => true" if connection.info.server_version >= FAILOVER_SINCE else ""
+    statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {}{})").format(
+        name, PLUGIN, sql.SQL(more)
     )
     doing = f'creating slot "{name}"'
     result = watched(connection, statement.as_bytes(connection), doing, report=report, stopped=stopped)
     return Lsn.parse((result.get_value(0, 0) or b"").decode())
+
+
+def let_fail_over(connection: Connection, name: str) -> None:
+    """Let standbys keep a slot that nobody streams from, where they can (17 and later); by a connection for replication."""
+    if connection.info.server_version >= FAILOVER_SINCE:
+        with translated(f'altering slot "{name}"'):
+            quoted = sql.SQL('"' + name.replace('"', '""') + '"')  # the replication grammar knows doubled quotes only
+            connection.execute(sql.SQL("ALTER_REPLICATION_SLOT {} (FAILOVER true)").format(quoted))
 
 
 def drop_slot(connection: Connection, name: str) -> None:

@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import psycopg
@@ -66,13 +67,20 @@ class Stream:
 
     @classmethod
     async def open(
-        cls, connector: Connector, slot: str, publication: str, *, work_mem: str = "", status_seconds: float = 10.0
+        cls,
+        connector: Connector,
+        slot: str,
+        publication: str,
+        *,
+        work_mem: str = "",
+        status_seconds: float = 10.0,
+        prove: Callable[[Connection], None] = lambda _connection: None,
     ) -> Self:
         """Connect and start streaming where the slot stands. ``work_mem`` is logical_decoding_work_mem of this session, from 13 on.
 
-        Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
+        ``prove`` looks at the server first, over the same connection; what it raises ends the attempt. Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
         """
-        opening = _Opening(connector, slot, publication, work_mem)
+        opening = _Opening(partial(_start, connector, slot, publication, work_mem, prove))
         try:
             connection, session = await asyncio.to_thread(opening.run)
         except asyncio.CancelledError:
@@ -227,13 +235,13 @@ class Stream:
 class _Opening:
     """A connection that is being made in a thread, for somebody who may have stopped waiting when it is there."""
 
-    def __init__(self, connector: Connector, slot: str, publication: str, work_mem: str) -> None:
-        self._arguments = (connector, slot, publication, work_mem)
+    def __init__(self, start: Callable[[], tuple[Connection, Session]]) -> None:
+        self._start = start
         self._made: list[Connection] = []
         self._abandoned = False
 
     def run(self) -> tuple[Connection, Session]:
-        connection, session = _start(*self._arguments)
+        connection, session = self._start()
         self._made.append(connection)
         if self._abandoned:
             connection.close()
@@ -246,9 +254,12 @@ class _Opening:
             connection.close()
 
 
-def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> tuple[Connection, Session]:
+def _start(
+    connector: Connector, slot: str, publication: str, work_mem: str, prove: Callable[[Connection], None]
+) -> tuple[Connection, Session]:
     connection = connector.replication({"wal_sender_timeout": SENDER_TIMEOUT})
     try:
+        prove(connection)
         with translated(f'starting to stream from slot "{slot}"'):
             if work_mem and connection.info.server_version >= WORK_MEM_SINCE:
                 connection.execute(sql.SQL("set logical_decoding_work_mem = {}").format(work_mem))

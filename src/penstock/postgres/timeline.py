@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from psycopg import pq
+from psycopg import sql
 
 from penstock.lsn import Lsn
-from penstock.postgres import wire
 from penstock.postgres.connection import translated
 
 if TYPE_CHECKING:
@@ -66,15 +65,8 @@ def timeline(connection: Connection) -> Timeline:
         number = int(row[1]) if row else 1
         if number == 1:
             return Timeline(1)
-        pgconn = connection.pgconn
-        pgconn.send_query(f"TIMELINE_HISTORY {number}".encode())
-        while not wire.answered(pgconn, 1.0):
-            pass
-        try:
-            content = wire.result(pgconn, pq.ExecStatus.TUPLES_OK).get_value(0, 1) or b""
-        finally:
-            wire.finish(pgconn)
-    return Timeline(number, parsed(content))
+        answer = connection.execute(sql.SQL("TIMELINE_HISTORY {}").format(number)).pgresult
+    return Timeline(number, parsed((answer and answer.get_value(0, 1)) or b""))
 
 
 def parsed(content: bytes) -> tuple[tuple[int, Lsn], ...]:

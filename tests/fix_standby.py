@@ -1,0 +1,126 @@
+"""A primary with standbys, and a pipe from it by an endpoint that moves when one of them is promoted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from psycopg import conninfo
+from tests.fix_pipe import Case
+from tests.fix_postgres import Database, until
+from tests.servers.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import psycopg
+    from tests.fix_proxy import Proxy
+    from tests.servers.clickhouse import ClickHouseServer
+
+NAME = "shop"
+SLOT = "penstock_shop"
+SYNCHRONIZES_SINCE = 17
+
+
+@dataclass
+class Cluster:
+    """``primary`` takes writes; ``standbys`` follow it. The endpoint leads to the primary."""
+
+    primary: PostgresServer
+    standbys: list[PostgresServer]
+    endpoint: Proxy
+    gone: list[PostgresServer] = field(default_factory=list)
+
+    @property
+    def database(self) -> Database:
+        return Database(self.primary, NAME)
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        """To whatever is the primary."""
+        return self.database.connect(**parameters)
+
+    def wait_until_followed(self) -> None:
+        """What the primary has written, its standbys have replayed."""
+        ((end,),) = self.database.fetch("select pg_current_wal_insert_lsn()::text")
+        for each in self.standbys:
+            until(lambda each=each: _one(each, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", end))
+
+    def hold_back(self, standby: PostgresServer) -> None:
+        """The standby receives nothing more: what is written from now on is lost when it is promoted."""
+        standby.stop()
+        standby.settings |= {"primary_conninfo": ""}
+        standby.start()
+
+    def synchronize(self) -> None:
+        """The first standby gets the pipe's slot, which it has after a promotion (17 and later). It needs a pipe that moves the slot."""
+        ready = "select count(*) from pg_replication_slots where slot_name = %s and synced and not temporary"
+
+        def synchronized() -> bool:
+            self.database.execute("select pg_logical_emit_message(true, 'test', '')")
+            self.wait_until_followed()
+            _one(self.standbys[0], "select pg_sync_replication_slots()")
+            return bool(_one(self.standbys[0], ready, SLOT))
+
+        until(synchronized)
+
+    def promote(self, *, lost: bool = False) -> None:
+        """The primary dies, and the first standby takes its place; then the endpoint leads there. ``lost``: it was behind."""
+        if not lost:
+            self.primary.stop()  # a standby has everything of an orderly end
+        self.primary.kill()
+        self.gone.append(self.primary)
+        promoted = self.standbys.pop(0)
+        assert _one(promoted, "select pg_promote(true, 30)")
+        self.primary = promoted
+        for each in self.standbys:
+            each.settings |= {"primary_conninfo": self.primary.dsn()}
+            each.restart()
+        self.endpoint.target_port = self.primary.port
+        self.endpoint.cut()
+
+    def remove(self) -> None:
+        for each in (*self.gone, *self.standbys, self.primary):
+            each.remove()
+
+
+def _one(server: PostgresServer, query: str, *values: object) -> object:
+    with server.connect() as connection:
+        ((value,),) = connection.execute(query, values or None).fetchall()  # type: ignore[call-overload]
+    return value
+
+
+def make_cluster(version: int, proxy_to: Callable[[int], Proxy], *, standbys: int = 1) -> Cluster:
+    """A primary with a database ``shop``, its standbys with the slots ``standby_1``, …, and what 17 needs to keep slots for a failover."""
+    names = [f"standby_{number}" for number in range(1, standbys + 1)]
+    settings = {"synchronized_standby_slots": names[0]} if version >= SYNCHRONIZES_SINCE else {}
+    primary = PostgresServer(version, {"wal_keep_size" if version >= 13 else "wal_keep_segments": "64"})
+    primary.start()
+    with primary.connect() as connection:
+        connection.execute(f"create database {NAME}")
+        for name in names:
+            connection.execute("select pg_create_physical_replication_slot(%s, true)", (name,))
+    primary.stop()
+    made = [primary.standby(name, {"hot_standby_feedback": "on"}) for name in names]
+    primary.settings |= settings
+    for each in (primary, *made):
+        each.start()
+    return Cluster(primary, made, proxy_to(primary.port))
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, proxy_to: Callable[[int], Proxy]) -> Iterator[Cluster]:
+    """A primary and a standby of the version that the test is parametrised with."""
+    made = make_cluster(request.param, proxy_to)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def followed(cluster: Cluster, clickhouse_server: ClickHouseServer, tmp_path: Path) -> Iterator[Case]:
+    """A pipe from the cluster's endpoint into a server."""
+    clickhouse_server.query("drop database if exists shop sync")
+    dsn = conninfo.make_conninfo(cluster.database.dsn, port=cluster.endpoint.port)
+    yield Case(tmp_path, cluster.database, clickhouse_server.dsn(), clickhouse_server, source_dsn=dsn)
+    clickhouse_server.query("drop database if exists shop sync")
