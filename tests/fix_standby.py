@@ -49,36 +49,41 @@ class Cluster:
 
     def hold_back(self, standby: PostgresServer) -> None:
         """The standby receives nothing more: what is written from now on is lost when it is promoted."""
-        standby.stop()
-        standby.settings |= {"primary_conninfo": ""}
-        standby.start()
+        standby.restart(primary_conninfo="")
 
     def synchronize(self) -> None:
         """The first standby gets the pipe's slot, which it has after a promotion (17 and later). It needs a pipe that moves the slot."""
         ready = "select count(*) from pg_replication_slots where slot_name = %s and synced and not temporary"
 
         def synchronized() -> bool:
-            self.database.execute("select pg_logical_emit_message(true, 'test', '')")
-            self.wait_until_followed()
-            _one(self.standbys[0], "select pg_sync_replication_slots()")
+            self.database.execute("select pg_log_standby_snapshot(), pg_logical_emit_message(true, 'test', '')")
             return bool(_one(self.standbys[0], ready, SLOT))
 
         until(synchronized)
 
-    def promote(self, *, lost: bool = False) -> None:
-        """The primary dies, and the first standby takes its place; then the endpoint leads there. ``lost``: it was behind."""
-        if not lost:
+    def promote(self, *, lost: bool = False, old_lives: bool = False) -> None:
+        """The primary ends in order, and the first standby takes its place; then the endpoint leads there.
+
+        ``lost``: it dies at once, so that the standby may be behind. ``old_lives``: it does not end, and connections to it stay.
+        """
+        if lost:
+            self.primary.kill()
+        elif not old_lives:
             self.primary.stop()  # a standby has everything of an orderly end
-        self.primary.kill()
         self.gone.append(self.primary)
         promoted = self.standbys.pop(0)
         assert _one(promoted, "select pg_promote(true, 30)")
         self.primary = promoted
         for each in self.standbys:
-            each.settings |= {"primary_conninfo": self.primary.dsn()}
-            each.restart()
+            _one(
+                promoted,
+                "select slot_name from pg_create_physical_replication_slot(%s, true)",
+                each.settings["primary_slot_name"],
+            )
+            each.restart(primary_conninfo=promoted.dsn())
         self.endpoint.target_port = self.primary.port
-        self.endpoint.cut()
+        if not old_lives:
+            self.endpoint.cut()
 
     def remove(self) -> None:
         for each in (*self.gone, *self.standbys, self.primary):
@@ -102,7 +107,8 @@ def make_cluster(version: int, proxy_to: Callable[[int], Proxy], *, standbys: in
         for name in names:
             connection.execute("select pg_create_physical_replication_slot(%s, true)", (name,))
     primary.stop()
-    made = [primary.standby(name, {"hot_standby_feedback": "on"}) for name in names]
+    keeps = {"hot_standby_feedback": "on"} | ({"sync_replication_slots": "on"} if settings else {})
+    made = [primary.standby(name, keeps) for name in names]
     primary.settings |= settings
     for each in (primary, *made):
         each.start()

@@ -45,7 +45,93 @@ def test_a_promotion_under_load_loses_nothing(followed: Case, cluster: Cluster) 
         assert_the_end_arrives(followed, cluster)
     said = followed.log()
     assert re.search(r"failover .*timeline=.?1 to 2", said)
-    assert re.search(r"source is back .*away=", said)
+    assert re.search(r'"source is back" away=', said)
     assert "set aside" not in said
     followed.once()
     followed.assert_equal(*TABLES)
+
+
+@pytest.mark.pg("== 17")
+@pytest.mark.parametrize("pipe_is", ["running", "stopped"])
+def test_what_the_source_lost_is_set_aside_and_copied_again(followed: Case, cluster: Cluster, pipe_is: str) -> None:
+    """The standby was behind: table a has rows in the destination that never were. b was not touched, and goes on."""
+    make_tables(cluster.database)
+    cluster.primary.restart(synchronized_standby_slots="")
+    followed.define(settings=QUICK)
+    with followed.running(expect=-9 if pipe_is == "stopped" else 0) as process:
+        wait_until_streaming(followed)
+        cluster.synchronize()
+        cluster.hold_back(cluster.standbys[0])
+        cluster.database.execute(
+            "insert into a select i, -7, 'lost' from generate_series(10001, 10100) i",
+            "update a set v = -7 where id <= 50",
+            "delete from a where id between 100 and 200",
+        )
+        followed.wait_for("select count() from a_current where v = -7", 150)
+        followed.wait_for("select count() from a_current where id between 100 and 200", 0)
+        if pipe_is == "stopped":
+            process.kill()
+            process.wait()
+        cluster.promote(lost=True)
+        if pipe_is == "running":
+            _repair(followed, cluster)
+    if pipe_is == "stopped":
+        with followed.running():
+            _repair(followed, cluster)
+    followed.once()
+    followed.assert_equal(*TABLES)
+
+
+def _repair(case: Case, cluster: Cluster) -> None:
+    case.wait_until(lambda: "table set aside" in case.log(), "the pipe says what happened")
+    case.database = cluster.database
+    cluster.database.execute("update b set v = v + 1 where n < 100", "update a set v = v + 1 where id < 20")
+    until(lambda: not case.differences("public.b"), 10)
+    said = case.log()
+    assert re.search(
+        r"timeline 1 to 2\) as it stood at \w+/\w+, and public.a has changes up to \w+/\w+ .* \d+ bytes of WAL further",
+        said,
+    )
+    assert "penstock resync PIPE.toml public.a" in said
+    assert case.query("select count() from a_current where v = -7") == [["150"]]  # as it was
+    case.penstock("resync", str(case.file), "public.a")
+    case.wait_until(lambda: not case.differences("public.a"), "a is copied again")
+    assert_the_end_arrives(case, cluster)
+
+
+@pytest.mark.pg("== 15")
+def test_the_slot_is_gone_after_a_promotion(followed: Case, cluster: Cluster) -> None:
+    """Before 17 nothing keeps it. The pipe ends and says what to do, and that works; meanwhile the rows are readable."""
+    make_tables(cluster.database)
+    followed.define(settings=QUICK)
+    followed.once()
+    cluster.wait_until_followed()
+    cluster.promote()
+    followed.database = cluster.database
+    cluster.database.execute("delete from a where id % 2 = 0", "update b set v = v + 1")
+    done = followed.once(expect=1)
+    assert re.search(r'slot "penstock_shop" is gone.*timeline from 1 to 2', done.stderr.replace("\n", " "))
+    assert "penstock resync PIPE.toml --all" in done.stderr.replace("\n", " ")
+    assert followed.penstock("resync", str(followed.file), "--all").returncode == 0
+    assert followed.query("select count() from a_current") == [["2000"]]
+    followed.once()
+    followed.assert_equal(*TABLES)
+    cluster.database.execute("insert into a values (-1, 0, 'new')", "delete from b where n < 50")
+    followed.once()
+    followed.assert_equal(*TABLES)
+
+
+@pytest.mark.pg("== 17")
+def test_the_endpoint_moves_and_the_old_connections_live_on(followed: Case, cluster: Cluster) -> None:
+    """DNS leads to another server, and the old primary does not know: what it commits from then on never happened."""
+    make_tables(cluster.database)
+    followed.define(settings=QUICK)
+    with followed.running():
+        wait_until_streaming(followed)
+        cluster.synchronize()
+        cluster.wait_until_followed()
+        cluster.promote(old_lives=True)
+        cluster.database.execute("insert into b select 'after', i, 0 from generate_series(1, 100) i")
+        followed.wait_for("select count() from b_current where k = 'after'", 100, 20)
+        assert "leads to another server" in followed.log()
+        assert_the_end_arrives(followed, cluster)

@@ -114,7 +114,11 @@ def _require_no_old_primary(record: PipeRecord, ground: Ground) -> None:
 def _broken(record: PipeRecord, position: Lsn, ground: Ground) -> str:
     """Why no table can go on from where the pipe is; empty if one can."""
     number = ground.timeline.number
-    moved = f" after the source changed its timeline from {record.timeline.number} to {number}" if number != record.timeline.number else ""
+    moved = (
+        f" after the source changed its timeline from {record.timeline.number} to {number}"
+        if number != record.timeline.number
+        else ""
+    )
     shared = record.timeline.parts_from(ground.timeline)
     if ground.identity.system_identifier != record.system_identifier:
         return (

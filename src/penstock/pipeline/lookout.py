@@ -99,7 +99,9 @@ class Lookout:
                     self.has_read = True
                 refusals = 0
             except SourceMovedError as error:
-                self._let_go(error.message, error.hint)  # the stream finds out whether that is the source after a failover
+                self._let_go(
+                    error.message, error.hint
+                )  # the stream finds out whether that is the source after a failover
             except SourceUnavailableError as error:
                 refusals = refusals + 1 if held_up else 0
                 if refusals >= REFUSALS:

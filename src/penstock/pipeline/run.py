@@ -98,10 +98,10 @@ class Run:
         return self._client.raw(sql, output_format, database=self.pipe.database)
 
     def resync(self, names: Sequence[str]) -> None:
-        """Copy tables again, beside those that are read; called in a thread. Raises ConfigError for one that the pipe does not have."""
+        """Copy tables, or without names all of them, again, beside those that are read; called in a thread. Raises ConfigError for one that the pipe does not have."""
         if not self._is_open or self._stop:
             raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
-        lanes = [lane for lane in list(self._lanes.values()) if lane.record.full_name in names]
+        lanes = [lane for lane in list(self._lanes.values()) if not names or lane.record.full_name in names]
         require_known(self.pipe.name, names, [lane.record.full_name for lane in list(self._lanes.values())])
         for lane in lanes:
             self._changes.ask(lane)
