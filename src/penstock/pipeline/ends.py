@@ -88,6 +88,11 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return slot.end_former_session(connection, slot_name, former)
 
+    def is_at_work(self, session: slot.Session) -> bool:
+        """Whether a sender has something to do, rather than waiting for news or for us."""
+        with self.connector.connect() as connection:
+            return slot.is_at_work(connection, session)
+
     def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
         """The table's parts, each as JSON; ``only`` those of these partitions."""
         with self.connector.connect(copying=True) as connection:

@@ -97,6 +97,12 @@ select a.pid, a.backend_start::text
 from pg_catalog.pg_stat_activity a
 where a.pid = pg_catalog.pg_backend_pid()
 
+-- name: at_work
+-- A sender that waits answers at once; what it waits for is called WalSender… in every version.
+select coalesce(a.wait_event, '') not ilike 'WalSender%%'
+from pg_catalog.pg_stat_activity a
+where a.pid = %(pid)s and a.backend_start::text = %(began)s
+
 -- name: end_former_session
 select pg_catalog.pg_terminate_backend(a.pid)
 from pg_catalog.pg_replication_slots s

@@ -40,6 +40,7 @@ __all__ = [
     "heartbeat",
     "in_progress",
     "insert_lsn",
+    "is_at_work",
     "let_fail_over",
     "published",
     "slot_state",
@@ -157,6 +158,13 @@ def end_former_session(connection: Connection, slot: str, former: Session) -> bo
     values = {"slot": slot, "pid": former.pid, "began": former.began}
     with translated(f'ending the former session of slot "{slot}"'):
         return connection.execute(QUERIES["end_former_session"], values).fetchone() == (True,)
+
+
+def is_at_work(connection: Connection, session: Session) -> bool:
+    """Whether the session is there and decodes: it waits neither for news nor for its client to take something."""
+    with translated("asking for a session's state"):
+        row = connection.execute(QUERIES["at_work"], {"pid": session.pid, "began": session.began}).fetchone()
+    return row == (True,)
 
 
 @contextlib.contextmanager

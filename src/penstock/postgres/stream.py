@@ -41,6 +41,8 @@ DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
 PAUSE_SECONDS = 0.0005
 ANSWER_SECONDS = 60.0
 CLOSE_SECONDS = 1.0
+SILENT_SECONDS = 2.0  # after so long the status asks for an answer
+LISTENING_SECONDS = 1.0  # between two reads of somebody who listens
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH_2000 = 946_684_800
 
@@ -60,6 +62,8 @@ class Stream:
         self._unpublished: PublicationError | None = None
         self.session = session
         connection.add_notice_handler(self._noticed)
+        self._asked_at = 0.0  # for a sign of life, which has not come since
+        self._heard_at = self._read_at = time.monotonic()  # something; and when reading was last under way
         self._more = True  # the last drain stopped at its limit, not because nothing was left
         self._confirmed = Lsn(0)
         self._news = asyncio.Event()
@@ -93,17 +97,28 @@ class Stream:
         """What was last given to ``confirm``."""
         return self._confirmed
 
+    @property
+    def unanswered_seconds(self) -> float:
+        """For how long the server has owed us a sign of life; 0 when it has not been asked, or nobody listens."""
+        now = time.monotonic()
+        return now - self._asked_at if self._asked_at and now - self._read_at <= LISTENING_SECONDS else 0.0
+
     async def read(self, max_bytes: int = 4 << 20, quiet_seconds: float = 0.2) -> bytes:
         """Frames: a 4-byte big-endian length and a CopyData payload each; b"" when none was complete within ``quiet_seconds``.
 
         ``max_bytes`` is passed by the last frame. Raises SourceUnavailableError and others when the stream ends.
         A read that is cancelled loses nothing: the next one has its frames.
         """
-        deadline = time.monotonic() + quiet_seconds
+        began = time.monotonic()
+        if began - self._read_at > LISTENING_SECONDS:  # what came meanwhile was not read
+            self._asked_at, self._heard_at = 0.0, began
+        deadline = began + quiet_seconds
         while True:
+            self._read_at = time.monotonic()
             if self._more or self._draining:
                 frames = await self._drain(max_bytes)
                 if frames:
+                    self._asked_at, self._heard_at = 0.0, time.monotonic()
                     return frames
             left = deadline - time.monotonic()
             if left <= 0:
@@ -191,10 +206,13 @@ class Stream:
                 await self._in_thread(self._send_status)
 
     def _send_status(self) -> None:
+        ask = time.monotonic() - self._heard_at >= SILENT_SECONDS
         with translated(self._doing):
             if not self._ended:
-                self._pgconn.put_copy_data(_status(self._confirmed))
+                self._pgconn.put_copy_data(_status(self._confirmed, answer=ask))
                 wire.flush(self._pgconn, DRAIN_SECONDS)
+        if ask and not self._asked_at:
+            self._asked_at = time.monotonic()
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -297,7 +315,7 @@ def _quoted(text: str, mark: str) -> str:
     return mark + text.replace(mark, mark * 2) + mark
 
 
-def _status(confirmed: Lsn) -> bytes:
-    """A standby status update: written, flushed and applied are the same to us."""
+def _status(confirmed: Lsn, *, answer: bool = False) -> bytes:
+    """A standby status update: written, flushed and applied are the same to us. It may ask for a keep-alive in ``answer``."""
     clock = int((time.time() - _EPOCH_2000) * 1_000_000)
-    return _STATUS.pack(b"r", confirmed, confirmed, confirmed, clock, 0)
+    return _STATUS.pack(b"r", confirmed, confirmed, confirmed, clock, answer)
