@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,23 @@ class Cluster:
 
         until(synchronized)
 
+    def make_slot_on_standby(self) -> None:
+        """A slot for the pipe that only the first standby has (16 and later), from where it is now."""
+        self.wait_until_followed()
+
+        def make() -> None:
+            Database(self.standbys[0], NAME).fetch("select pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
+
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(make)
+
+            def is_made() -> bool:
+                self.database.execute("select pg_log_standby_snapshot()")
+                return made.done()
+
+            until(is_made)
+            made.result()
+
     def promote(self, *, lost: bool = False, old_lives: bool = False) -> None:
         """The primary ends in order, and the first standby takes its place; then the endpoint leads there.
 
@@ -75,11 +93,6 @@ class Cluster:
         assert _one(promoted, "select pg_promote(true, 30)")
         self.primary = promoted
         for each in self.standbys:
-            _one(
-                promoted,
-                "select slot_name from pg_create_physical_replication_slot(%s, true)",
-                each.settings["primary_slot_name"],
-            )
             each.restart(primary_conninfo=promoted.dsn())
         self.endpoint.target_port = self.primary.port
         if not old_lives:
@@ -117,10 +130,15 @@ def make_cluster(version: int, proxy_to: Callable[[int], Proxy], *, standbys: in
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, proxy_to: Callable[[int], Proxy]) -> Iterator[Cluster]:
-    """A primary and a standby of the version that the test is parametrised with."""
-    made = make_cluster(request.param, proxy_to)
+    """A primary and a standby of the version that the test is parametrised with; two where it asks for ``two_standbys``."""
+    made = make_cluster(request.param, proxy_to, standbys=2 if "two_standbys" in request.fixturenames else 1)
     yield made
     made.remove()
+
+
+@pytest.fixture
+def two_standbys() -> None:
+    """Gives the cluster a second standby."""
 
 
 @pytest.fixture

@@ -135,3 +135,107 @@ def test_the_endpoint_moves_and_the_old_connections_live_on(followed: Case, clus
         followed.wait_for("select count() from b_current where k = 'after'", 100, 20)
         assert "leads to another server" in followed.log()
         assert_the_end_arrives(followed, cluster)
+
+
+@pytest.mark.pg("== 17")
+def test_a_truncate_and_a_definition_that_the_source_lost(followed: Case, cluster: Cluster) -> None:
+    """Neither leaves a row in the destination; the tables are set aside all the same."""
+    make_tables(cluster.database)
+    cluster.primary.restart(synchronized_standby_slots="")
+    followed.define(settings=QUICK)
+    with followed.running(expect=1):
+        wait_until_streaming(followed)
+        cluster.synchronize()
+        cluster.hold_back(cluster.standbys[0])
+        cluster.database.execute("truncate b", "alter table a add column more int")
+        followed.wait_for("select count() from b", 0)
+        followed.wait_until(lambda: "table altered" in followed.log(), "the column is there")
+        cluster.promote(lost=True)
+        followed.wait_until(lambda: followed.log().count("table set aside") == 2, "both are set aside")
+    followed.database = cluster.database
+    assert followed.penstock("resync", str(followed.file), "public.a", "public.b").returncode == 0
+    followed.once()
+    followed.assert_equal(*TABLES)
+
+
+@pytest.mark.pg("== 16")
+def test_a_slot_that_stands_before_the_pipe(followed: Case, cluster: Cluster) -> None:
+    """Rows come again, and change nothing, in a history either; of the lost WAL the pipe had seen nothing that it keeps.
+
+    On 16 a slot can be made on the standby, which has it after its promotion.
+    """
+    make_tables(cluster.database)
+    cluster.database.execute(
+        "create table h (id int primary key, v int)", "insert into h select i, 0 from generate_series(1, 50) i"
+    )
+    cluster.database.execute("create table other (v text)")
+    followed.define(
+        settings=QUICK,
+        tables='exclude = ["public.other"]',
+        options='[tables.options."public.h"]\nshape = "history"',
+    )
+    with followed.running():
+        followed.wait_until(lambda: followed.log().count("table streaming") == 3, "all tables stream")
+        cluster.make_slot_on_standby()
+        cluster.database.execute("update h set v = v + 1", "update a set v = v + 1", "delete from h where id > 40")
+        followed.wait_for("select count() from h final where _operation != 'copy'", 60)
+        cluster.hold_back(cluster.standbys[0])
+        ((end,),) = cluster.database.fetch("select (pg_current_wal_insert_lsn() - '0/0')::text")
+        cluster.database.execute("insert into other select repeat('x', 1000) from generate_series(1, 500)")
+        confirmed = "select confirmed_flush_lsn - '0/0' > %s::numeric + 400000 from pg_replication_slots where slot_name = 'penstock_shop'"
+        until(lambda: cluster.database.fetch(confirmed, end) == [(True,)])
+        cluster.promote(lost=True)
+        cluster.database.execute("update h set v = v + 1", "insert into h values (1000, 0)")
+        followed.wait_for("select count() from h final where _operation != 'copy'", 101)
+        assert_the_end_arrives(followed, cluster)
+    assert "set aside" not in followed.log()
+    assert re.search(r"failover .*lost_bytes=[1-9]", followed.log())
+    newest = followed.query(
+        "select id, v from (select id, argMax(v, _version) v from h final group by id) where id <= 40 and v != 2"
+    )
+    assert newest == []
+
+
+@pytest.mark.pg("== 17")
+def test_a_promotion_within_a_copy(followed: Case, cluster: Cluster) -> None:
+    """What was read may have been of WAL that is lost: the copy starts over, in a table of its own."""
+    make_tables(cluster.database, 20_000)
+    followed.define(settings=f"{QUICK}\ncopy_workers = 1")
+    with followed.running():
+        wait_until_streaming(followed)
+        cluster.synchronize()
+        cluster.endpoint.latency_seconds = 0.02
+        assert followed.penstock("resync", str(followed.file), "public.a").returncode == 0
+        ((oid,),) = cluster.database.fetch("select 'a'::regclass::oid")
+        followed.wait_for(f"select count() > 0 from a_fresh_{oid}", 1)
+        cluster.endpoint.latency_seconds = 0.0
+        cluster.promote()
+        followed.wait_until(lambda: followed.log().count('"table streaming" table=public.a') == 2, "a is copied again")
+        assert_the_end_arrives(followed, cluster)
+    assert "copy starts over" in followed.log()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_standbys")
+@pytest.mark.pg("== 18")
+def test_one_promotion_after_another(followed: Case, cluster: Cluster) -> None:
+    """The second one while the pipe does not run."""
+    make_tables(cluster.database)
+    followed.define(settings=QUICK)
+    with followed.running():
+        wait_until_streaming(followed)
+        cluster.synchronize()
+        with load(cluster) as work:
+            work.wait_for_commits(100)
+            cluster.promote(lost=True)
+            work.wait_for_commits(100)
+        assert_the_end_arrives(followed, cluster)
+        cluster.synchronize()
+    with load(cluster) as work:
+        work.wait_for_commits(100)
+        cluster.wait_until_followed()
+    cluster.promote()
+    with followed.running():
+        assert_the_end_arrives(followed, cluster)
+    assert "set aside" not in followed.log()
+    assert "2 to 3" in followed.log()

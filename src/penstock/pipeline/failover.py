@@ -127,6 +127,8 @@ def _broken(record: PipeRecord, position: Lsn, ground: Ground) -> str:
         )
     if ground.slot is None:
         return f'the replication slot "{record.slot}" is gone{moved}, and with it the changes since {position}'
+    if ground.slot.database != ground.identity.database:
+        return f'the replication slot "{record.slot}" is of the database "{ground.slot.database}"{moved}'
     if ground.slot.lost:
         return f'the replication slot "{record.slot}" has lost its WAL{moved} ({ground.slot.lost})'
     if ground.slot.confirmed_flush_lsn > min(position, shared):
