@@ -55,7 +55,7 @@ def test_a_timestamp_that_is_shown_in_another_time_zone() -> None:
     kept = compile_plan(table_of("id int4, at timestamp"), pipe_of(), NEWEST)  # as an older Penstock made it
     (found,) = narrower(pipe_of(), [kept], abroad)
     assert found.problem == "DateTime64(6) in place of DateTime64(6, 'UTC'): public.t.at"
-    assert "resync" in found.fix
+    assert "resync" in found.fix.advice
 
 
 def test_many_columns_are_counted() -> None:

@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import typer
 
 from penstock.cli.output import print_json
 from penstock.finding import Severity
+from penstock.language import said
 from penstock.observe.words import shown
 
 if TYPE_CHECKING:
-    from penstock.finding import Finding
+    from collections.abc import Iterator
+
+    from penstock.finding import Finding, Fix
 
 _COLOURS = {Severity.BLOCKING: "red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
 
 
 def show(findings: list[Finding], *, as_json: bool) -> None:
-    """Print the findings."""
+    """Print the findings, which are sorted by severity."""
     if as_json:
         print_json([{**asdict(finding), "severity": finding.severity.value} for finding in findings])
         return
-    for finding in findings:
-        label = typer.style(f"{finding.severity.value:>8}", fg=_COLOURS[finding.severity], bold=True)
-        typer.echo(f"{label}  {shown(f'{finding.subject}: {finding.problem}')}")
-        for line in finding.fix.split("\n") if finding.fix else ():
-            typer.echo(f"          {typer.style('fix:', bold=True)} {shown(line)}")
-    if not findings:
-        typer.echo("Both ends are ready.")
+    for severity, found in groupby(findings, lambda finding: finding.severity):
+        typer.secho(_heading(severity), fg=_COLOURS[severity], bold=True)
+        for finding in found:
+            for line in _lines(finding):
+                typer.echo(line)
+        typer.echo()
+    if not any(finding.severity is not Severity.INFO for finding in findings):
+        typer.echo(said("Both ends are ready."))
+
+
+def _heading(severity: Severity) -> str:
+    match severity:
+        case Severity.BLOCKING:
+            return said("BLOCKING: the pipe cannot run")
+        case Severity.WARNING:
+            return said("WARNING: the pipe runs, but this will hurt")
+        case Severity.INFO:
+            return said("WORTH KNOWING")
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    yield f"  {typer.style(shown(finding.subject), bold=True)}: {shown(finding.problem)}"
+    if finding.why:
+        yield f"    {shown(finding.why)}"
+    for label, text in _ways(finding.fix):
+        for index, line in enumerate(text):
+            head = typer.style(label, bold=True) if index == 0 else " " * len(label)
+            yield f"    {head} {shown(line)}"
+
+
+def _ways(fix: Fix) -> Iterator[tuple[str, list[str]]]:
+    ways = (
+        (said("fix:"), [fix.advice] if fix.advice else []),
+        ("SQL:", list(fix.sql)),
+        (said("console:"), [fix.console] if fix.console else []),
+        ("CLI:", list(fix.cli)),
+        ("Terraform:", fix.terraform.splitlines()),
+    )
+    return ((label, lines) for label, lines in ways if lines)

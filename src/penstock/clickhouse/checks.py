@@ -8,24 +8,42 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import capabilities, fit
 from penstock.clickhouse.client import quoted
+from penstock.clickhouse.writer import SETTINGS
 from penstock.errors import DestinationError, PenstockError, TableError
-from penstock.finding import Finding, Severity
+from penstock.finding import Finding, Fix, Severity
+from penstock.language import N_, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from penstock.clickhouse.client import Client
 
 NEARLY_FULL = 0.1
 """The free part of a disk below which it is mentioned: merges need room for the parts they write."""
 
-_GRANTED = "check grant create database, create table, create view, insert, select, alter delete on {}.*"
+RIGHTS = (
+    "SELECT",
+    "INSERT",
+    "ALTER COLUMN",
+    "ALTER DELETE",
+    "CREATE TABLE",
+    "CREATE VIEW",
+    "DROP TABLE",
+    "DROP VIEW",
+)
+"""What a pipe needs in its database; exchanging two tables needs no more."""
+_MAKING = "CREATE DATABASE"
+_NO_EXCHANGE = ("Ordinary", "Lazy", "Memory")
 _REPLICAS = """
 select cluster, uniqExact(host_name, port) as replicas from system.clusters
 where not startsWith(cluster, 'test_') group by cluster, shard_num having replicas > 1 limit 1"""
 _DISKS = """
 select name, free_space / total_space from system.disks
 where total_space > 0 and free_space / total_space < {part:Float64}"""
+_FIXED = """
+select name, value from system.settings
+where readonly = 1 and name in {names:Array(String)} and getSetting('readonly') != 1 order by name"""
+_USER = "select currentUser(), toInt64(getSetting('readonly'))"
 
 
 def check(client: Client, database: str) -> list[Finding]:
@@ -33,113 +51,239 @@ def check(client: Client, database: str) -> list[Finding]:
     found = _reachable(client)
     if found:
         return found
-    return [each for question in _QUESTIONS for each in _asked(question, client, database)]
+    return [each for question in CHECKS for each in _asked(question, client, database)]
 
 
-def _asked(question: Callable[[Client, str], list[Finding]], client: Client, database: str) -> list[Finding]:
-    """A question that the user may not ask is left out: what the pipe needs is tried by ``_writable``."""
+def _asked(question: Callable[[Client, str], Iterator[Finding]], client: Client, database: str) -> list[Finding]:
     try:
-        return question(client, database)
-    except (DestinationError, TableError):
-        return []
+        return list(question(client, database))
+    except (DestinationError, TableError) as error:
+        return [
+            Finding(
+                question.__name__,
+                Severity.WARNING,
+                client.name,
+                said("this could not be checked: {error}", error=error.message),
+                fix=Fix(advice=error.hint),
+            )
+        ]
+
+
+def unreachable(name: str, error: DestinationError) -> Finding:
+    """A destination that does not answer."""
+    why = said("Nothing else could be asked there.")
+    return Finding("destination_reachable", Severity.BLOCKING, name, error.message, why, Fix(advice=error.hint))
 
 
 def _reachable(client: Client) -> list[Finding]:
     try:
         ((version,),) = client.rows("select version()")
     except DestinationError as error:
-        return [Finding("destination reachable", Severity.BLOCKING, client.name, error.message, error.hint)]
-    if problem := capabilities.too_old(version):
-        return [Finding("destination version", Severity.BLOCKING, client.name, problem, "Upgrade ClickHouse.")]
+        return [unreachable(client.name, error)]
+    if capabilities.too_old(version):
+        oldest = ".".join(map(str, capabilities.OLDEST))
+        return [
+            Finding(
+                "destination_version",
+                Severity.BLOCKING,
+                client.name,
+                said("it is version {version}, and Penstock needs {oldest} or newer", version=version, oldest=oldest),
+                fix=Fix(advice=said("Upgrade ClickHouse.")),
+            )
+        ]
     return []
 
 
-def _writable(client: Client, database: str) -> list[Finding]:
-    """A scratch table is made, filled and dropped in the database; where that is missing, its grants are asked for."""
-    try:
-        if fit.database_exists(client, database):
-            _try_table(client, database)
-            return []
-        granted = _may_make(client, database)
-    except PenstockError as error:
-        return [
-            Finding("destination writable", Severity.BLOCKING, f"{client.name}, {database}", error.message, error.hint)
-        ]
-    if granted:
-        return []
-    return [
-        Finding(
-            "destination writable",
+# Rights
+
+
+def destination_rights(client: Client, database: str) -> Iterator[Finding]:
+    """What the user may do: by its grants, then by doing it with a table that is removed again."""
+    exists = fit.database_exists(client, database)
+    needed = RIGHTS if exists else (_MAKING, *RIGHTS)
+    missing = _missing(client, database, needed)
+    if missing:
+        ((user, only_reads),) = client.rows(_USER)
+        if only_reads == 1:
+            yield _reader(f"{client.name}, {database}", user)
+            return
+        yield Finding(
+            "destination_rights",
             Severity.BLOCKING,
             f"{client.name}, {database}",
-            f"there is no database {database}, and the user may not make it",
-            f"GRANT ALL ON {quoted(database)}.* TO the user; or create the database, and grant the rest.",
+            said("the user {user} lacks {rights}", user=user, rights=", ".join(missing))
+            if exists
+            else said(
+                "there is no database {database}, and the user {user} lacks {rights}",
+                database=database,
+                user=user,
+                rights=", ".join(missing),
+            ),
+            said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
+            Fix(
+                sql=(f"GRANT {', '.join(missing)} ON {quoted(database)}.* TO {quoted(user)};",),
+                advice=said("A user of users.xml is given its rights there."),
+            ),
         )
-    ]
+    elif exists:
+        yield from _tried(client, database)
 
 
-def _may_make(client: Client, database: str) -> bool:
+def _reader(subject: str, user: str) -> Finding:
+    return Finding(
+        "destination_rights",
+        Severity.BLOCKING,
+        subject,
+        said("the user {user} is read-only", user=user),
+        said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
+        Fix(advice=said("Set readonly = 0 in the user's profile, or take another user.")),
+    )
+
+
+def _missing(client: Client, database: str, rights: tuple[str, ...]) -> list[str]:
+    """The rights that are not granted. 24.8 cannot be asked."""
     try:
-        ((granted,),) = client.rows(_GRANTED.format(quoted(database)))
+        if _granted(client, database, ", ".join(rights)):
+            return []
+        return [right for right in rights if not _granted(client, database, right)]
     except DestinationError as error:
-        if "SYNTAX_ERROR" not in error.message:  # 24.8 does not know CHECK GRANT
+        if "SYNTAX_ERROR" not in error.message:
             raise
-        _try_table(client, "default")
-        return True
+        return []
+
+
+def _granted(client: Client, database: str, rights: str) -> bool:
+    ((granted,),) = client.rows(f"check grant {rights} on {quoted(database)}.*")
     return bool(granted)
 
 
-def _try_table(client: Client, database: str) -> None:
-    table = f"{quoted(database)}.{quoted(f'penstock_check_{uuid.uuid4().hex}')}"
-    client.command(f"create table {table} (id UInt8) engine = MergeTree order by id", subject=database)
+_TRIES = (
+    (N_("make a table"), "create table {one} (id UInt8) engine = MergeTree order by id"),
+    (N_("make a table"), "create table {two} (id UInt8) engine = MergeTree order by id"),
+    (N_("insert"), "insert into {one} values (1)"),
+    (N_("read"), "select count() from {one}"),
+    (N_("add a column"), "alter table {one} add column note String"),
+    (N_("delete rows"), "delete from {one} where id = 2"),
+    (N_("exchange two tables"), "exchange tables {one} and {two}"),
+    (N_("make a view"), "create view {view} as select id from {one}"),
+)
+
+
+def _tried(client: Client, database: str) -> Iterator[Finding]:
+    mark = f"penstock_check_{uuid.uuid4().hex}"
+    names = {each: f"{quoted(database)}.{quoted(f'{mark}_{each}')}" for each in ("one", "two", "view")}
     try:
-        client.command(f"insert into {table} values (1)", {}, subject=database)  # noqa: S608 -- the name is ours
-    except BaseException:
-        with contextlib.suppress(PenstockError):
-            client.command(f"drop table {table} sync", subject=database)
-        raise
-    client.command(f"drop table {table} sync", subject=database)
+        for doing, statement in _TRIES:
+            try:
+                client.command(statement.format(**names), {}, subject=database)
+            except PenstockError as error:
+                yield _refused(client, database, said(doing), error)
+                return
+    finally:
+        for each in reversed(names.values()):
+            with contextlib.suppress(PenstockError):
+                client.command(f"drop table if exists {each} sync", subject=database)
 
 
-def _topology(client: Client, database: str) -> list[Finding]:
-    """Plain tables behind a balancer live on one replica (clickhouse.md 23)."""
-    if client.rows("select 1 from system.settings where name = 'cloud_mode' and value = '1'"):
-        return []  # tables are shared there by themselves
+def _refused(client: Client, database: str, doing: str, error: PenstockError) -> Finding:
+    return Finding(
+        "destination_rights",
+        Severity.BLOCKING,
+        f"{client.name}, {database}",
+        said("to {action} fails: {error}", action=doing, error=error.message),
+        said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
+        Fix(advice=error.hint),
+    )
+
+
+# What it is
+
+
+def destination_engine(client: Client, database: str) -> Iterator[Finding]:
+    """A database whose tables cannot be exchanged, or live on one replica (clickhouse.md 23)."""
     engines = client.rows("select engine from system.databases where name = {name:String}", {"name": database})
-    if engines and engines[0][0] == "Replicated":
-        return [
-            Finding(
-                "destination topology",
-                Severity.BLOCKING,
-                database,
-                "it is a Replicated database, and the rows of plain tables would stay on one of its replicas",
-                "Set database in [destination] to one with the engine Atomic, on a server that the pipe always reaches.",
-            )
-        ]
-    clusters = client.rows(_REPLICAS)
-    return [
-        Finding(
-            "destination topology",
+    engine = engines[0][0] if engines else ""
+    if engine in _NO_EXCHANGE:
+        yield Finding(
+            "destination_engine",
+            Severity.BLOCKING,
+            database,
+            said("its engine is {engine}, which cannot exchange tables", engine=engine),
+            said("A table that is copied again takes the place of the old one in one step."),
+            Fix(advice=said("Set database in [destination] to one with the engine Atomic.")),
+        )
+    if engine == "Replicated" and not _is_cloud(client):
+        yield Finding(
+            "destination_topology",
+            Severity.BLOCKING,
+            database,
+            said("it is a Replicated database"),
+            said("The rows of plain tables would stay on one of its replicas."),
+            Fix(
+                advice=said(
+                    "Set database in [destination] to one with the engine Atomic, on a server that the pipe always reaches."
+                )
+            ),
+        )
+
+
+def destination_topology(client: Client, _database: str) -> Iterator[Finding]:
+    """Plain tables behind a balancer live on one replica."""
+    if _is_cloud(client):
+        return
+    for name, replicas in client.rows(_REPLICAS):
+        yield Finding(
+            "destination_topology",
             Severity.WARNING,
             name,
-            f"the cluster has {replicas} replicas, and the pipe's tables live on the one that it connects to",
-            "Point the destination's dsn to one replica, not to a balancer.",
+            said("the cluster has {replicas} replicas", replicas=replicas),
+            said("The pipe's tables live on the one that it connects to."),
+            Fix(advice=said("Point the destination's dsn to one replica, not to a balancer.")),
         )
-        for name, replicas in clusters
-    ]
 
 
-def _room(client: Client, _database: str) -> list[Finding]:
-    return [
-        Finding(
-            "destination disk",
+def _is_cloud(client: Client) -> bool:
+    """Tables are shared there by themselves."""
+    return bool(client.rows("select 1 from system.settings where name = 'cloud_mode' and value = '1'"))
+
+
+def destination_disk(client: Client, _database: str) -> Iterator[Finding]:
+    """Whether there is room."""
+    for name, part in client.rows(_DISKS, {"part": NEARLY_FULL}):
+        yield Finding(
+            "destination_disk",
             Severity.WARNING,
-            f"disk {name}",
-            f"only {part:.0%} of it is free, and merging needs room",
-            "Free or add space.",
+            said("disk {name}", name=name),
+            said("only {part} of it is free", part=f"{part:.0%}"),
+            said("Merging needs room for the parts that it writes."),
+            Fix(advice=said("Free or add space.")),
         )
-        for name, part in client.rows(_DISKS, {"part": NEARLY_FULL})
-    ]
 
 
-_QUESTIONS = (_writable, _topology, _room)
+def destination_settings(client: Client, _database: str) -> Iterator[Finding]:
+    """Settings that the user may not change, with values that would change or lose rows. A user who may only read is told otherwise."""
+    for name, value in client.rows(_FIXED, {"names": list(SETTINGS)}):
+        if value != str(SETTINGS[name]):
+            yield Finding(
+                "destination_settings",
+                Severity.BLOCKING,
+                name,
+                said("it is {value}, and the user may not change it", value=value),
+                said("Rows would be lost or changed on their way in."),
+                Fix(
+                    advice=said(
+                        "Set {name} = {needed} in the user's profile, or take its constraint away.",
+                        name=name,
+                        needed=SETTINGS[name],
+                    )
+                ),
+            )
+
+
+CHECKS: tuple[Callable[[Client, str], Iterator[Finding]], ...] = (
+    destination_rights,
+    destination_engine,
+    destination_topology,
+    destination_disk,
+    destination_settings,
+)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from penstock.clickhouse.connect import Scalar
     from penstock.plan import Plan
 
-_SETTINGS: dict[str, Scalar] = {
+SETTINGS: dict[str, Scalar] = {
     "async_insert": 0,  # asynchronous is the default of new servers
     "wait_for_async_insert": 1,  # and a profile may force it
     "insert_deduplicate": 0,  # insert, delete, insert again makes equal blocks
@@ -103,7 +103,7 @@ class Writer:
 
     def _settings_for(self, plan: Plan) -> dict[str, Scalar]:
         if not self._settings:
-            self._settings = {name: value for name, value in _SETTINGS.items() if self._client.knows(name)}
+            self._settings = {name: value for name, value in SETTINGS.items() if self._client.knows(name)}
             self._converts = self._client.knows(_CONVERSION)
         found = {**self._settings, _CONVERSION: int(plan.casts)} if self._converts else self._settings
         return {**found, **documents.settings(self._client)} if documents.places(plan) else found

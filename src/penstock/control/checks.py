@@ -9,11 +9,14 @@ from penstock.clickhouse import capabilities
 from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
 from penstock.errors import DestinationError, KeyMissingError, SourceError
-from penstock.finding import Finding, Severity
+from penstock.finding import Finding, Fix, Severity
+from penstock.language import said
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
+from penstock.postgres import providers
 from penstock.postgres.connection import Connector
+from penstock.postgres.server_checks import refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,19 +39,29 @@ def check(pipe: Pipe, scratch: Path) -> list[Finding]:
 def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
     """What is found, and the tables as far as they could be read."""
     tables: list[Table] = []
+    connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
     try:
-        with Connector(pipe.source, application_name=f"penstock {pipe.name}").connect() as connection:
+        with connector.connect() as connection:
             tables = read_tables(pipe, connection)
             return source_checks.check(connection, pipe, tables), tables
     except SourceError as error:
-        return [Finding("source reachable", Severity.BLOCKING, "source", error.message, error.hint)], tables
+        return [_unreachable(connector, error)], tables
+
+
+def _unreachable(connector: Connector, error: SourceError) -> Finding:
+    """A source that does not answer; one that is not PostgreSQL may not even understand how it is asked."""
+    found = providers.by_host(connector.host).provider
+    if found.support is providers.Support.NONE:
+        return refused(found)
+    why = said("Nothing else could be asked there.")
+    return Finding("source_reachable", Severity.BLOCKING, connector.where, error.message, why, Fix(advice=error.hint))
 
 
 def _destination(pipe: Pipe, scratch: Path, tables: list[Table]) -> list[Finding]:
     try:
         client = Client.open(pipe.destination, scratch=scratch)
     except DestinationError as error:
-        return [Finding("destination reachable", Severity.BLOCKING, "destination", error.message, error.hint)]
+        return [destination_checks.unreachable("destination", error)]
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
@@ -61,11 +74,11 @@ def _plans(pipe: Pipe, client: Client, tables: list[Table]) -> list[Finding]:
     try:
         server = capabilities.ask(client)
     except DestinationError as error:
-        return [Finding("destination types", Severity.BLOCKING, client.name, error.message, error.hint)]
+        return [destination_checks.unreachable(client.name, error)]
     plans, refused = compile_all(pipe, tables, server)
     findings = narrower(pipe, [as_stored(client, pipe, plan, server) for plan in plans], server)
     return findings + [
-        Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), error.hint)
+        Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), fix=Fix(advice=error.hint))
         for name, error in refused
         if not isinstance(error, KeyMissingError)  # which is among the source's findings
     ]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import fit
 from penstock.errors import ConfigError
-from penstock.finding import Finding, Severity
+from penstock.finding import Finding, Fix, Severity
+from penstock.language import N_, said
 from penstock.plan import compile_plan
 from penstock.typemap import Capabilities
 
@@ -33,11 +34,16 @@ NEWEST = Capabilities(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NULLABLE = re.compile(r"\bNullable\(((?:[^()]|\([^()]*\))*)\)")
 _SHOWN = 20  # columns, before the rest is only counted
-_TEXT_FIX = "Every value is kept, as PostgreSQL prints it. After an upgrade of ClickHouse: penstock resync."
-_ZONE_FIX = "It is shown in the time zone of the server, not as PostgreSQL has it, until: penstock resync."
-_RANGE_FIX = (
-    "A newer ClickHouse holds more. Here what is outside becomes the nearest bound, and is counted; "
-    'types = { column = "String" } in the options of the table keeps it as PostgreSQL prints it.'
+_PLACED = N_("{type} in place of {best}")
+_NARROWER = N_("{type} holds {first} to {last} only")
+_TEXT = (N_("Every value is kept, as PostgreSQL prints it."), N_("After an upgrade of ClickHouse: penstock resync."))
+_ZONE = (
+    N_("It is shown in the time zone of the server, not as PostgreSQL has it."),
+    N_("Copy it again: penstock resync."),
+)
+_RANGE = (
+    N_("A newer ClickHouse holds more. Here what is outside becomes the nearest bound, and is counted."),
+    N_('types = {{ column = "String" }} in the options of the table keeps it as PostgreSQL prints it.'),
 )
 
 
@@ -62,15 +68,22 @@ def as_stored(client: Client, pipe: Pipe, plan: Plan, server: Capabilities) -> P
 
 def narrower(pipe: Pipe, plans: Sequence[Plan], server: Capabilities) -> list[Finding]:
     """What columns hold less than they would on the newest ClickHouse: one finding a way of it, which names the columns."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], list[str]] = {}
     for plan in plans:
         newest = compile_plan(plan.table, pipe, _widest(server))
         for ours, best in zip(plan.columns, newest.columns, strict=True):
             if less := _less(ours, best, server):
                 found.setdefault(less, []).append(f"{plan.table.full_name}.{ours.name}")
     return [
-        Finding("destination types", Severity.INFO, f"ClickHouse {server.version}", f"{how}: {_listed(names)}", fix)
-        for (how, fix), names in found.items()
+        Finding(
+            "destination_types",
+            Severity.INFO,
+            f"ClickHouse {server.version}",
+            f"{how}: {_listed(names)}",
+            said(why),
+            Fix(advice=said(fix)),
+        )
+        for (how, why, fix), names in found.items()
     ]
 
 
@@ -84,19 +97,19 @@ def _widest(server: Capabilities) -> Capabilities:
     )
 
 
-def _less(ours: PlanColumn, best: PlanColumn, server: Capabilities) -> tuple[str, str] | None:
-    """How a column holds less than it could, and what to do."""
-    if ours.clickhouse != best.clickhouse and ours.codec.kind is best.codec.kind and not server.utc:
-        return f"{_bare(ours.clickhouse)} in place of {_bare(best.clickhouse)}", _ZONE_FIX
+def _less(ours: PlanColumn, best: PlanColumn, server: Capabilities) -> tuple[str, str, str] | None:
+    """How a column holds less than it could, what that means, and what to do."""
     if ours.clickhouse != best.clickhouse:
-        return f"{_bare(ours.clickhouse)} in place of {_bare(best.clickhouse)}", _TEXT_FIX
+        placed = said(_PLACED, type=_bare(ours.clickhouse), best=_bare(best.clickhouse))
+        same_codec = ours.codec.kind is best.codec.kind
+        return placed, *(_ZONE if same_codec and not server.utc else _TEXT)
     if ours.codec == best.codec:
         return None
     if "Date32" in ours.clickhouse:
         first, last = (_EPOCH + timedelta(days=day) for day in server.date32)
     else:
         first, last = (_EPOCH + timedelta(microseconds=each) for each in server.datetime64)
-    return f"{_bare(ours.clickhouse)} holds {first.date()} to {last.date()} only", _RANGE_FIX
+    return said(_NARROWER, type=_bare(ours.clickhouse), first=first.date(), last=last.date()), *_RANGE
 
 
 def _bare(type_: str) -> str:

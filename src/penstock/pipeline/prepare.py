@@ -146,7 +146,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
         else:
             tables.append(go_on(pipe, store, client, (plan, seen), server))
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
-        log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix)
+        log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix.advice)
     owned = not pipe.source.publication
     left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
     _leave_out(pipe, store, connection, left, owned=owned)

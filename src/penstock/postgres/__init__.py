@@ -1,6 +1,6 @@
 """The PostgreSQL side: connections, catalog, publication and slot, the stream, the copy, checks. Knows nothing of ClickHouse.
 
-Queries of more than a line are named and live in ``queries.sql``.
+Queries of more than a line are named and live in ``queries.sql``, those of the checks in ``checks.sql``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ _NAMED = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 def _load() -> dict[str, sql.SQL]:
-    pieces = _NAMED.split(files(__name__).joinpath("queries.sql").read_text(encoding="utf-8"))
-    return {
-        name: sql.SQL(cast("LiteralString", text.strip()))
-        for name, text in zip(pieces[1::2], pieces[2::2], strict=True)
-    }
+    found: dict[str, sql.SQL] = {}
+    for file in ("queries.sql", "checks.sql"):
+        pieces = _NAMED.split(files(__name__).joinpath(file).read_text(encoding="utf-8"))
+        for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
+            found[name] = sql.SQL(cast("LiteralString", text.strip()))
+    return found
 
 
 QUERIES = _load()
-"""The statements of ``queries.sql`` by name. A doubled brace or percent sign stands for itself."""
+"""The statements by name. A doubled brace or percent sign stands for itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -30,32 +30,50 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
     root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, and SourceChangedError when a
     table has another name by now.
     """
-    with translated(f'publication "{name}"'):
-        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
-    if not exists and not owned:
-        statement = _create(connection, name, tables).as_string(connection)
-        raise PublicationError(
-            f'the publication "{name}" does not exist', hint=f"Leave source.publication empty, or run: {statement};"
-        )
-    if not exists:
-        with translated(f'creating publication "{name}"'), _named():
-            connection.execute(_create(connection, name, tables))
-        return True
-    roots = owned and connection.info.server_version >= ROOT_PUBLISHING
-    there = published(connection, name)
-    missing = unpublished(tables, there, roots=roots)
-    if not missing:
+    lack = lacking(connection, name, tables, owned=owned)
+    if lack is None:
         return False
-    members = _members(connection, [_without(table, there) for table in missing])
-    add = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
+    if not owned and lack.exists:
+        raise PublicationError(
+            f'the publication "{name}" does not publish {", ".join(table.full_name for table in lack.tables)}',
+            hint=f"Run: {lack.statement}",
+        )
     if not owned:
         raise PublicationError(
-            f'the publication "{name}" does not publish {", ".join(table.full_name for table in missing)}',
-            hint=f"Run: {add.as_string(connection)};",
+            f'the publication "{name}" does not exist',
+            hint=f"Leave source.publication empty, or run: {lack.statement}",
         )
-    with translated(f'adding tables to publication "{name}"'), _named():
-        connection.execute(add)
+    doing = f'adding tables to publication "{name}"' if lack.exists else f'creating publication "{name}"'
+    with translated(doing), _named():
+        connection.execute(lack.composed)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a publication lacks: itself, or tables of it."""
+
+    exists: bool
+    tables: tuple[Table, ...]
+    composed: sql.Composed
+    statement: str  # that mends it
+
+
+def lacking(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> Lack | None:
+    """What has to be done for the publication to have these tables, None for nothing. Changes nothing."""
+    with translated(f'publication "{name}"'):
+        exists = connection.execute(QUERIES["publication"], {"name": name}).fetchone() is not None
+    if not exists:
+        composed, missing = _create(connection, name, tables), list(tables)
+    else:
+        roots = owned and connection.info.server_version >= ROOT_PUBLISHING
+        there = published(connection, name)
+        missing = unpublished(tables, there, roots=roots)
+        members = _members(connection, [_without(table, there) for table in missing])
+        composed = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
+    if exists and not missing:
+        return None
+    return Lack(exists, tuple(missing), composed, f"{composed.as_string(connection)};")
 
 
 @contextmanager
@@ -72,6 +90,11 @@ def _named() -> Iterator[None]:
 def _without(table: Table, oids: set[int]) -> Table:
     """The table without the partitions that are published already."""
     return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid not in oids))
+
+
+def statement(connection: Connection, name: str, tables: Sequence[Table]) -> str:
+    """The statement that makes a publication of these tables, for people to run."""
+    return f"{_create(connection, name, tables).as_string(connection)};"
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:

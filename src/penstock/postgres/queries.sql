@@ -218,55 +218,6 @@ where s.schemaname = {schema} and s.tablename = {name} and s.attname = {column} 
 select pg_catalog.percentile_disc({fractions}::float8[]) within group (order by {column})::text[]
 from only {relation} tablesample system ({percent})
 
--- name: server
--- What the checks need to know of server and role at once.
-select current_setting('server_version_num')::int as version_number,
-       version() as version,
-       current_setting('wal_level') as wal_level,
-       pg_catalog.pg_is_in_recovery() as in_recovery,
-       pg_catalog.pg_backend_pid() as backend_pid,
-       current_user::text as role,
-       current_database()::text as database,
-       r.rolsuper or r.rolreplication or exists (
-           select from pg_catalog.pg_roles m
-           where m.rolname = 'rds_replication' and pg_catalog.pg_has_role(m.oid, 'member')
-       ) as may_replicate,
-       has_database_privilege(current_database(), 'create') as may_create,
-       current_setting('max_replication_slots')::int as most_slots,
-       (select count(*) from pg_catalog.pg_replication_slots) as slots,
-       current_setting('max_wal_senders')::int as most_senders,
-       (select count(*) from pg_catalog.pg_stat_replication) as senders,
-       (select setting::int from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size') as keep_megabytes
-from pg_catalog.pg_roles r
-where r.rolname = current_user
-
--- name: privileges
--- Of every relation that is copied: what the role may do with it.
-select c.oid, n.nspname, c.relname, pg_catalog.quote_ident(n.nspname) as schema_sql,
-       pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as relation_sql,
-       has_schema_privilege(n.oid, 'usage') as may_use, has_table_privilege(c.oid, 'select') as may_select,
-       pg_catalog.pg_has_role(c.relowner, 'usage') as owned, pg_catalog.pg_get_userbyid(c.relowner)::text as owner,
-       pg_catalog.row_security_active(c.oid) as row_security,
-       exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and not i.indimmediate) as deferrable
-from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.oid = any (%(oids)s::oid[])
-order by n.nspname, c.relname
-
--- name: left_out
--- Relations that look like tables, and that logical decoding knows nothing of.
-select n.nspname, c.relname, case when c.relkind = 'f' then 'foreign' else 'unlogged' end as kind,
-       (select pn.nspname || '.' || p.relname
-        from pg_catalog.pg_partition_ancestors(c.oid) a
-        join pg_catalog.pg_class p on p.oid = a.relid
-        join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
-        where not p.relispartition and p.oid <> c.oid) as root
-from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where (c.relkind in ('r', 'p') and c.relpersistence = 'u' or c.relkind = 'f')
-  and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-order by n.nspname, c.relname
-
 -- name: narrowed
 -- Columns and row filters of what a publication sends (15 and later); as JSON, as the columns depend on the version.
 select c.oid, array(select jsonb_array_elements_text(to_jsonb(p) -> 'attnames')) as names, to_jsonb(p) ->> 'rowfilter' as filter
@@ -274,8 +225,3 @@ from pg_catalog.pg_publication_tables p
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
 where p.pubname = %(publication)s and jsonb_exists(to_jsonb(p), 'attnames')
-
--- name: marks
--- By what providers are known: settings that only their servers have, and functions.
-select array(select s.name from unnest(%(names)s::text[]) s (name) where current_setting(s.name, true) is not null)
-       || array(select p.proname::text from pg_catalog.pg_proc p where p.proname = any (%(names)s::text[]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,37 @@ from penstock.postgres import QUERIES, providers
 from penstock.postgres.connection import kept_bytes, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from penstock.config import Pipe
+    from penstock.finding import Fix
     from penstock.postgres.connection import Connection
-    from penstock.postgres.providers import Provider
+    from penstock.postgres.providers import Provider, Recognised
     from penstock.table import Table
+
+_SETTINGS = (
+    "idle_replication_slot_timeout",
+    "max_connections",
+    "max_replication_slots",
+    "max_slot_wal_keep_size",
+    "max_wal_senders",
+    "superuser_reserved_connections",
+    "wal_level",
+    "wal_sender_timeout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting in its base unit."""
+
+    value: str
+    pending: bool  # another value waits for a restart
+
+    @property
+    def number(self) -> int:
+        """The value of one that is a number."""
+        return int(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +53,61 @@ class Question:
     pipe: Pipe
     tables: Sequence[Table]
     server: Any  # the row of the query "server"
+    settings: dict[str, Setting]
     relations: Sequence[Any]  # rows of the query "privileges", of tables and leaves
-    provider: Provider
+    recognised: Recognised
+    asked_at: float  # time.monotonic() of the server's row
+    skew_seconds: float  # by how much the server's clock is ahead of ours, at least
 
     @classmethod
     def of(cls, connection: Connection, pipe: Pipe, tables: Sequence[Table]) -> Question:
         """Ask for what every check needs."""
         oids = [oid for table in tables for oid in (table.oid, *(leaf.oid for leaf in table.leaves))]
-        provider = providers.named(pipe.source.provider) or providers.detect(connection, connection.info.host)
+        chosen = providers.named(pipe.source.provider)
+        recognised = (
+            providers.Recognised(chosen) if chosen else providers.recognise(connection, connection.info.host or "")
+        )
+        before = time.time()
         (server,) = fetch(connection, "server")
-        return cls(connection, pipe, tables, server, fetch(connection, "privileges", oids=oids), provider)
+        after = time.time()
+        names = [*_SETTINGS, *(parameter.name for parameter in recognised.provider.logical)]
+        return cls(
+            connection=connection,
+            pipe=pipe,
+            tables=tables,
+            server=server,
+            settings={
+                row.name: Setting(row.setting, row.pending) for row in fetch(connection, "settings", names=names)
+            },
+            relations=fetch(connection, "privileges", oids=oids),
+            recognised=recognised,
+            asked_at=time.monotonic(),
+            skew_seconds=server.clock - min(max(server.clock, before), after),
+        )
+
+    @property
+    def provider(self) -> Provider:
+        """Who runs the source."""
+        return self.recognised.provider
+
+    @property
+    def major(self) -> int:
+        """PostgreSQL's version."""
+        return int(self.server.version_number) // 10000
+
+    @property
+    def role(self) -> str:
+        """The role, as it stands in a statement."""
+        return quoted(self.server.role)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the provider's fixes are filled with."""
+        return self.provider.facts(self.connection.info.host or "", role=self.role, major=str(self.major))
+
+    def set(self, name: str, value: str, *, restarts: bool) -> Fix:
+        """How a parameter is set at this provider."""
+        return self.provider.set_parameter(providers.Parameter(name, value, restarts=restarts), self.facts)
 
     def fetch(self, query: str, **parameters: object) -> list[Any]:
         """The rows of a named query."""
@@ -53,3 +124,10 @@ def fetch(connection: Connection, query: str, **parameters: object) -> list[Any]
 def quoted(name: str) -> str:
     """An identifier in a statement for people to run."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names, the first of them where there are many."""
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" … +{more}" if more > 0 else "")
