@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import SourceError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
-from penstock.postgres import role_checks, server_checks, stream_checks, table_checks
+from penstock.postgres import role_checks, server_checks, standby_checks, stream_checks, table_checks
 from penstock.postgres.question import Question
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
     *server_checks.CHECKS,
     *role_checks.CHECKS,
     *table_checks.CHECKS,
+    *standby_checks.CHECKS,
     *stream_checks.CHECKS,  # the last one measures how much WAL was written meanwhile
 )
 
