@@ -225,7 +225,7 @@ def _without(rows: list[Any], others: list[Any]) -> list[Any]:
 def _normal(kind: str, value: str | None) -> str:
     """One text form for both sides. NULL is told apart from every text."""
     if value is None:
-        return "\0NULL"
+        return "[]" if kind.endswith("[]") else "\0NULL"  # ClickHouse has no arrays that are NULL
     if kind.endswith("[]"):
         return _array(kind[:-2], value)
     if kind == "boolean":

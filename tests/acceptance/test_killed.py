@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
 KILLED = -9
+EVERY_DAY = ("after insert", "before save", "before confirm", "within a copy part", "at the seam")
 
 
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("place", OF_ROWS)
+@pytest.mark.parametrize(
+    "place", [each if each in EVERY_DAY else pytest.param(each, marks=pytest.mark.slow) for each in OF_ROWS]
+)
 def test_killed_and_going_on(served: Case, place: str) -> None:
     _killed_and_going_on(served, place)
 

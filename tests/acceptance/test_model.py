@@ -53,6 +53,7 @@ TYPES: dict[str, Callable[[int], str]] = {
     "timestamp": lambda n: f"timestamp '2001-02-03 04:05:06.000007' + {n} * interval '1 min'",
     "timestamptz": lambda n: f"timestamptz '2001-02-03 04:05:06.000007+00' + {n} * interval '1 min'",
     "uuid": lambda n: f"md5('{n}')::uuid",
+    "int4[]": lambda n: f"array[{n % 1000}, null, {-n}]" if n % 3 else "'{}'",
 }
 WIDER = {
     "smallint": ("int4", "int8"),
@@ -63,6 +64,7 @@ WIDER = {
     "character varying(40)": ("text", "varchar(80)"),
     "timestamp without time zone": ("timestamptz",),
     "text": ("varchar(4000)",),
+    "integer[]": ("int8[]",),
 }
 DEFAULTS = {
     "int4": ("7", "(random() * 1000)::int"),
@@ -83,6 +85,8 @@ BY_NAME = {
     "boolean": "bool",
     "timestamp without time zone": "timestamp",
     "timestamp with time zone": "timestamptz",
+    "integer[]": "int4[]",
+    "bigint[]": "int4[]",
 }
 
 _numbers = itertools.count(1)
@@ -142,13 +146,22 @@ class Source:
             self.open[session] = False
         self.did.append(f"{session}: {word}")
 
-    def tables(self, session: int) -> list[tuple[int, str]]:
-        """Oid and quoted name."""
+    def tables(self, session: int, *, partitioned: bool = False) -> list[tuple[int, str]]:
+        """Oid and quoted name, without partitions; only the roots of some."""
         return self.ask(
             session,
-            "select c.oid, format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where c.relkind = 'r' and n.nspname in ('public', 'other') order by c.oid",
+            "select c.oid, format('%%I.%%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where c.relkind = any(%s) and not c.relispartition and n.nspname in ('public', 'other')"
+            " and c.relname <> 'kept' order by c.oid",  # a pipe that has never run needs a table
+            ["p"] if partitioned else ["r", "p"],
         )
+
+    def leaves(self, session: int, root: int) -> list[str]:
+        """The quoted names of a table's partitions."""
+        found = self.ask(
+            session, "select inhrelid::regclass::text from pg_inherits where inhparent = %s order by inhrelid", root
+        )
+        return [name for (name,) in found]
 
     def columns(self, session: int, oid: int) -> list[tuple[str, str]]:
         """Quoted name and type, without the key's."""
@@ -174,7 +187,6 @@ class Machine(RuleBasedStateMachine):
         self.process: Any = None
         self.failing = False
         self.keys = itertools.count(1)
-        self.names = itertools.count(1)  # a table that gets the name that another one had may have to wait for it
         self.since_rest = 0
 
     def teardown(self) -> None:
@@ -213,7 +225,7 @@ class Machine(RuleBasedStateMachine):
             settings=f'flush_interval = "{flush}"\nmax_batch_rows = {rows}\ncopy_part_rows = {part}\n'
             f'on_type_change = "resync"\non_drop_column = "{dropping}"',
         )
-        self.database.execute("create schema other")
+        self.database.execute("create schema other", "create table kept (id int primary key)")
         for number in range(2):
             self.create(0, number, 3 + number)
             self.insert(0, number, 40)
@@ -287,7 +299,7 @@ class Machine(RuleBasedStateMachine):
         found = []
         for schema, table in self.database.fetch(
             "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where c.relkind = 'r' and n.nspname in ('public', 'other')"
+            " where c.relkind in ('r', 'p') and not c.relispartition and n.nspname in ('public', 'other')"
         ):
             try:
                 found += self.case.differences((schema, table), target=f"{schema}_{table}")
@@ -366,7 +378,7 @@ class Machine(RuleBasedStateMachine):
             return
         kinds = list(TYPES)
         columns = ", ".join(f"c{place} {kinds[(number + place * 5) % len(kinds)]}" for place in range(width))
-        name = f"{'other' if number % 5 == 4 else 'public'}.t{next(self.names)}"
+        name = f"{'other' if number % 5 == 4 else 'public'}.t{number % 4}"
         keyless = number % 3 == 2
         key = "" if keyless else ", primary key (id)" if number % 2 else ", primary key (part, id)"
         self.run(
@@ -374,6 +386,53 @@ class Machine(RuleBasedStateMachine):
             f"create table {name} (id int not null, part int not null, {columns}{key})",
             *([f"alter table {name} replica identity full"] if keyless else []),
         )
+
+    @rule(session=sessions, number=numbers, width=st.integers(1, 3))
+    def create_partitioned(self, session: int, number: int, width: int) -> None:
+        if len(self.source.tables(session)) >= MOST_TABLES:
+            return
+        kinds = list(TYPES)
+        columns = ", ".join(f"c{place} {kinds[(number + place * 3) % len(kinds)]}" for place in range(width))
+        name = f"public.t{number % 4}"
+        by = "part" if number % 2 else "id"
+        parts = (
+            [f"for values in ({each})" for each in range(2)] if by == "part" else ["for values from (-1000) to (100)"]
+        )
+        leaves = [
+            f"create table {name}_p{next(self.keys)} partition of {name} {bounds}" for bounds in [*parts, "default"]
+        ]
+        key = f"(id int not null, part int not null, {columns}, primary key (part, id))"
+        self.run(
+            session, f"create table {name} {key} partition by {'list' if by == 'part' else 'range'} ({by})", *leaves
+        )
+
+    @rule(
+        session=sessions, table=numbers, number=numbers, what=st.sampled_from(("detach", "drop", "truncate", "insert"))
+    )
+    def leaf(self, session: int, table: int, number: int, what: str) -> None:
+        roots = self.source.tables(session, partitioned=True)
+        leaves = self.source.leaves(session, roots[table % len(roots)][0]) if roots else []
+        if not leaves:
+            return
+        root, leaf = roots[table % len(roots)][1], leaves[number % len(leaves)]
+        key = next(self.keys)
+        statements = {
+            "detach": f"alter table {root} detach partition {leaf}",
+            "drop": f"drop table {leaf}",
+            "truncate": f"truncate {leaf}",
+            "insert": f"insert into {leaf} (id, part) values ({key}, {key % 3})",
+        }
+        self.run(session, statements[what])
+
+    @rule(session=sessions, table=numbers, number=numbers)
+    def attach(self, session: int, table: int, number: int) -> None:
+        """What fits, which is seldom but after a detachment."""
+        roots = self.source.tables(session, partitioned=True)
+        loose = [name for _, name in self.source.tables(session) if "_p" in name]
+        if roots and loose:
+            root, leaf = roots[table % len(roots)][1], loose[number % len(loose)]
+            bounds = ("in (0)", "in (1)", "from (-1000) to (100)", "from (100) to (200)")[number % 4]
+            self.run(session, f"alter table {root} attach partition {leaf} for values {bounds}")
 
     @rule(session=sessions, table=numbers, kind=st.sampled_from(tuple(TYPES)), number=numbers)
     def add_column(self, session: int, table: int, kind: str, number: int) -> None:
@@ -413,21 +472,19 @@ class Machine(RuleBasedStateMachine):
     def rename_table(self, session: int, table: int, number: int) -> None:
         if chosen := self._chosen(session, table):
             if number % 3:
-                self.run(session, f"alter table {chosen[0]} rename to t{next(self.names)}")
+                self.run(session, f"alter table {chosen[0]} rename to t{number % 4}")
             else:
                 schema = "public" if chosen[0].startswith("other") else "other"
                 self.run(session, f"alter table {chosen[0]} set schema {schema}")
 
-    @rule(session=sessions, table=numbers)
-    def drop_table(self, session: int, table: int) -> None:
-        """Made again at once."""
+    @rule(session=sessions, table=numbers, again=st.booleans())
+    def drop_table(self, session: int, table: int, again: bool) -> None:
         if chosen := self._chosen(session, table):
-            self.run(
-                session,
-                f"drop table {chosen[0]}",
+            made = (
                 f"create table {chosen[0]} (id int not null, part int not null, c1 text, primary key (part, id))",
                 f"insert into {chosen[0]} values (1, 1, 'new')",
             )
+            self.run(session, f"drop table {chosen[0]}", *(made if again else ()))
 
 
 def _value(type_: str, number: int) -> str:

@@ -132,6 +132,62 @@ def test_a_table_is_dropped_and_made_again(served: Case) -> None:
         served.assert_equal("public.t", "public.u")
 
 
+ROUND = "begin; alter table a rename to x; alter table c rename to a; alter table b rename to c; alter table x rename to b; commit"
+
+
+@pytest.mark.pg("== 15")
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_names_go_from_table_to_table(served: Case, *, running: bool) -> None:
+    """Round between three, on to a new table, and from a table that is dropped to one that is not."""
+    names = "abcde"
+    served.database.execute(
+        *(f"create table {each} (id int primary key, v text)" for each in names),
+        *(f"insert into {each} select i, '{each}' from generate_series(1, 5) i" for each in names),
+    )
+    served.define(settings=QUICK)
+    changed = [
+        ROUND,
+        *(f"insert into {each} values (10, 'as {each}')" for each in names),
+        "insert into d values (11, 'last')",
+        "begin; drop table d; alter table e rename to d; commit",
+        "begin; alter table a rename to f; create table a (other int primary key); insert into a values (7); commit",
+    ]
+    with served.running():
+        streaming(served, 5)
+        if running:
+            served.database.execute(*changed)
+            served.wait_for("select count(other) from a_current", 1, 30)
+            served.wait_for("select count() from d_current where v = 'e'", 5, 30)
+            served.wait_for("select count() from c_current where v = 'b'", 5, 30)
+    if not running:
+        served.database.execute(*changed)
+        served.once()
+    served.assert_equal(*(f"public.{each}" for each in "abcdf"))
+    aside = served.query("select name from system.tables where database = 'shop' and name like 'd_dropped_%'")
+    assert served.query(f"select count() from {aside[0][0]}") == [["7"]] if running else aside
+    tables = served.query("select count() from system.tables where database = 'shop'")
+    assert tables == [["11"]]  # five with their views, and what was dropped
+
+
+@pytest.mark.pg("== 15")
+def test_tables_that_are_named_are_gone(served: Case) -> None:
+    """A pipe that has run goes on with the others, and with none."""
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    options = '[tables.options."public.t"]\nexclude_columns = ["v"]'
+    served.define(settings=QUICK, tables='include = ["public.t", "public.u"]', options=options)
+    served.once()
+    served.database.execute("drop table t", "insert into u values (1)")
+    done = served.once()
+    assert "tables.options names public.t" in done.stderr
+    served.assert_equal("public.u")
+    served.database.execute("drop table u")
+    served.once()
+    served.database.execute(*TABLE, "create table u (id int primary key)", "insert into u values (7)")
+    served.once()
+    served.assert_equal("public.u")
+    assert served.query("select count() from t_current") == [["100"]]
+
+
 @pytest.mark.pg("== 15")
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_resync(case: Case, *, running: bool) -> None:

@@ -124,7 +124,7 @@ def test_a_history_is_copied_over_a_connection_that_is_cut(proxied: tuple[Case, 
 
 
 @pytest.mark.pg(">= 12")
-@pytest.mark.parametrize("end", ["kill", "restart"])
+@pytest.mark.parametrize("end", ["kill", pytest.param("restart", marks=pytest.mark.slow)])
 def test_postgres_restarts_while_rows_stream(embedded: Case, end: str) -> None:
     server = embedded.database.server
     make_tables(embedded.database, 10_000)
@@ -165,7 +165,7 @@ def neighbour(embedded: Case) -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.pg(">= 12")
-@pytest.mark.parametrize("busy", ["another database", "other tables", "nothing"])
+@pytest.mark.parametrize("busy", ["another database", pytest.param("other tables", marks=pytest.mark.slow)])
 def test_an_idle_pipe_lets_the_wal_go(embedded: Case, neighbour: Callable[..., None], busy: str) -> None:
     embedded.database.execute("create table t (id int primary key)", "create table other (v text)")
     embedded.define(tables='include = ["public.t"]')

@@ -58,6 +58,12 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when everything committed before the start is there.")
     ] = False,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="PORT", help="Serve Prometheus metrics there; HOST:PORT for others than loopback."
+        ),
+    ] = "",
     json_wanted: AsJson = False,
 ) -> None:
     """Run one pipe in the foreground.
@@ -69,7 +75,7 @@ def run(
     from penstock.cli.run import run_pipe
 
     with errors_told(as_json=json_wanted):
-        raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted))
+        raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted, metrics=metrics))
 
 
 @app.command()
@@ -88,6 +94,23 @@ def check(file: PipeFile, json_wanted: AsJson = False) -> None:
         show(findings, as_json=json_wanted)
         if any(finding.severity.value == "blocking" for finding in findings):
             raise typer.Exit(BLOCKED)
+
+
+@app.command()
+def status(
+    pipe: Annotated[str, typer.Argument(metavar="PIPE", help="The pipe's name, or its definition.")],
+    json_wanted: AsJson = False,
+) -> None:
+    """Show how a pipe is, whether it runs or not: each table's state, lag, and what did not fit. Exits with 1 when a table is set aside.
+
+    Example: penstock status shop.toml
+    """
+    from penstock.cli.status import show
+    from penstock.control.statuses import status as status_of
+    from penstock.control.store import home
+
+    with errors_told(as_json=json_wanted):
+        raise typer.Exit(show(status_of(home(), pipe), as_json_wanted=json_wanted))
 
 
 @app.command()
@@ -177,7 +200,6 @@ LATER = {
     "serve": "supervisor, REST API, web pages and metrics",
     "create": "adds a pipe to the supervisor",
     "list": "lists the pipes",
-    "status": "shows a pipe's state",
     "pause": "pauses a pipe",
     "resume": "resumes a pipe",
     "add": "adds tables to a pipe",

@@ -20,6 +20,7 @@ from penstock.control.hold import hold
 from penstock.control.queries import answer
 from penstock.control.store import StateStore, home
 from penstock.observe.live import LiveView
+from penstock.observe.metrics import serve
 from penstock.observe.status import PipeStatus, as_json
 from penstock.pipeline.run import Run
 
@@ -35,21 +36,25 @@ M_MMAP_THRESHOLD = -3  # mallopt(3)
 LARGE_BYTES = 8 << 20
 
 
-def run_pipe(pipe: Pipe, *, once: bool, as_json_lines: bool) -> int:
-    """Run ``pipe`` until it is told to stop, or, with ``once``, has caught up. The exit code: 1 when a table was set aside."""
+def run_pipe(pipe: Pipe, *, once: bool, as_json_lines: bool, metrics: str = "") -> int:
+    """Run ``pipe`` until it is told to stop, or, with ``once``, has caught up. The exit code: 1 when a table was set aside.
+
+    ``metrics``: where to serve them; empty: nowhere.
+    """
     _give_large_blocks_back()
     folder = home()
     with hold(folder, pipe.name):
         store = StateStore(folder)
         try:
-            status = asyncio.run(
-                _run(Run(pipe, store, folder / f"{pipe.name}.scratch"), once=once, quiet=as_json_lines)
-            )
+            work = Run(pipe, store, folder / f"{pipe.name}.scratch")
+            if metrics:
+                log.info("metrics served", at=serve(metrics, work.status))
+            status = asyncio.run(_run(work, once=once, quiet=as_json_lines))
         finally:
             store.close()
     if as_json_lines:
         print_json(as_json(status))
-    return FAILED if any(table.state == "failed" for table in status.tables) else 0
+    return FAILED if status.failed else 0
 
 
 async def _run(run: Run, *, once: bool, quiet: bool) -> PipeStatus:

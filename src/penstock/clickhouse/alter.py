@@ -118,8 +118,9 @@ def move(client: Client, database: str, old: str, new: str) -> bool:
     there = {name for name in (old, new) if fit.table_exists(client, database, name)}
     if there == {old}:
         ddl.rename(client, database, old, new)
+        there = {new}
+    if old not in there:
         drop_view(client, database, old)
-        return True
     return there == {new}
 
 

@@ -42,7 +42,9 @@ def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
     connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
     try:
         with connector.connect() as connection:
-            tables = read_tables(pipe, connection)
+            tables, wrong = read_tables(pipe, connection)
+            if wrong:
+                raise wrong[0]
             return source_checks.check(connection, pipe, tables), tables
     except SourceError as error:
         return [_unreachable(connector, error)], tables

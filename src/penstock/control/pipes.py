@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
-    """Have tables, or without names all of them, copied again, into new ones beside those that are read. Returns who does it: ``running`` or ``next run``.
+    """Have tables, or without names all of them, copied again, into new ones beside those that are read.
+
+    Returns who does it: ``running`` or ``next run``.
 
     Raises ConfigError for a table that the pipe does not have, PipeHeldError while the pipe is starting or ending.
     """

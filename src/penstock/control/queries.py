@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from penstock.clickhouse.client import Client
 from penstock.config import Pipe, load
 from penstock.errors import ConfigError, DestinationError, PenstockError
+from penstock.observe.status import PipeStatus, as_json, from_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,9 @@ AT_A_TIME = 4  # queries; others wait, and the pipe's own threads stay its own
 
 class Answering(Protocol):
     """A running pipe."""
+
+    def status(self) -> PipeStatus:
+        """The pipe as it is at the moment; called in the loop's thread."""
 
     def query(self, sql: str, output_format: str) -> bytes:
         """Read the destination; called in a thread."""
@@ -91,7 +95,10 @@ async def answer(folder: Path, pipe_name: str, pipe: Answering) -> AsyncIterator
 async def _reply(pipe: Answering, reader: asyncio.StreamReader, threads: ThreadPoolExecutor) -> bytes:
     try:
         request = json.loads(await reader.readline())
-        result = await asyncio.get_running_loop().run_in_executor(threads, _work(pipe, request))
+        if "status" in request:
+            result = json.dumps(as_json(pipe.status())).encode()
+        else:
+            result = await asyncio.get_running_loop().run_in_executor(threads, _work(pipe, request))
     except PenstockError as error:
         known = isinstance(error, ConfigError)
         return _line({"error": error.message, "hint": error.hint, "kind": "Config" if known else "Destination"})
@@ -124,6 +131,12 @@ def ask(folder: Path, pipe_name: str, sql: str, output_format: str) -> bytes | N
 def ask_resync(folder: Path, pipe_name: str, names: Sequence[str]) -> bool:
     """Have a running pipe copy tables again; False when none runs. Raises ConfigError for a table that it does not have."""
     return _ask(folder, pipe_name, {"resync": list(names)}) is not None
+
+
+def ask_status(folder: Path, pipe_name: str) -> PipeStatus | None:
+    """How a running pipe is; None when none runs."""
+    answered = _ask(folder, pipe_name, {"status": True})
+    return None if answered is None else from_json(json.loads(answered))
 
 
 def _ask(folder: Path, pipe_name: str, what: dict[str, object]) -> bytes | None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-LAYOUT = 3  # of the tables below; one more with every change of them
+    from penstock.pipeline.checkpoint import Counted
+
+LAYOUT = 4  # of the tables below; one more with every change of them
 _metadata = MetaData()
 
 _pipes = Table(
@@ -83,6 +87,7 @@ _tables = Table(
     Column("begun", String, nullable=False),
     Column("ours", Boolean, nullable=False),
     Column("heals", Boolean, nullable=False),
+    Column("counters", JSON, nullable=False),
 )
 _WIDE = ("since", "base")  # integers that are kept as text
 
@@ -163,10 +168,14 @@ class StateStore:
             texts = {"timeline": str(record.timeline), "epochs": str(record.epochs)}
             _replace(connection, _pipes, {"name": record.name}, _values(record) | texts)
 
-    def save_position(self, name: str, position: Lsn) -> None:
-        """Save the position up to which everything is written."""
+    def save_position(self, name: str, position: Lsn, counted: Counted) -> None:
+        """Save the position up to which everything is written, and the counters of these tables with it."""
         with self._errors_told(), self._engine.begin() as connection:
             connection.execute(update(_pipes).where(_pipes.c.name == name).values(position=int(position)))
+            for oid, counters in counted.items():
+                connection.execute(
+                    update(_tables).where(_tables.c.pipe == name, _tables.c.oid == oid).values(counters=counters)
+                )
 
     def tables(self, name: str) -> list[TableRecord]:
         """The pipe's tables."""
@@ -230,7 +239,9 @@ def _table_record(row: dict[str, Any]) -> TableRecord:
     row.pop("pipe")
     positions = {name: Lsn(row[name]) for name in ("goal", "seam", "doubt")}
     wide = {name: int(row[name]) for name in _WIDE}
-    return TableRecord(**{**row, **positions, **wide, "state": State(row["state"])})
+    return TableRecord(
+        **{**row, **positions, **wide, "state": State(row["state"]), "counters": Counter(row["counters"])}
+    )
 
 
 def _replace(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:

@@ -198,6 +198,8 @@ def _troubles(status: PipeStatus) -> list[Text]:
             lines.append(
                 Text.assemble(("✗ ", "bold red"), (shown(table.full_name), "bold"), "  ", shown(table.last_error))
             )
+            if table.note:
+                lines.append(Text.assemble("  ", ("next: ", "bold"), (shown(table.note), "dim")))
         elif table.note:
             lines.append(
                 Text.assemble(("· ", "dim"), (shown(table.full_name), "bold"), "  ", (shown(table.note), "dim"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.lsn import Lsn
 
@@ -35,9 +35,7 @@ class TableStatus:
     lag_seconds: float = 0.0  # age of the oldest change that is not durable yet
     note: str = ""  # one sentence: what the table waits for
     last_error: str = ""
-    counters: Mapping[str, int] = field(
-        default_factory=dict
-    )  # what was not ordinary: "unfit.price.nan", "unchanged.read_again"
+    counters: Mapping[str, int] = field(default_factory=dict)  # what was not ordinary: "unfit price: nan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,11 @@ class PipeStatus:
     note: str = ""  # one sentence: what the pipe waits for
     last_error: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a table is set aside."""
+        return any(table.state == "failed" for table in self.tables)
 
     @property
     def changes(self) -> int:
@@ -96,6 +99,13 @@ def as_json(value: object) -> object:
     if isinstance(value, dict):
         return {str(key): as_json(each) for key, each in value.items()}
     return value
+
+
+def from_json(known: Mapping[str, Any]) -> PipeStatus:
+    """The status that ``as_json`` was given, read from JSON."""
+    positions = {name: Lsn.parse(known[name]) for name in ("position", "received", "confirmed")}
+    tables = tuple(TableStatus(**table) for table in known["tables"])
+    return PipeStatus(**{**known, **positions, "tables": tables, "warnings": tuple(known["warnings"])})
 
 
 class Rate:

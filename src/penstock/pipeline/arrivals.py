@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from penstock.clickhouse.ddl import view_name
 from penstock.errors import PenstockError, TableError
-from penstock.pipeline import failpoint, retry
-from penstock.pipeline.checkpoint import beside
+from penstock.pipeline import retry
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.ends import DestinationEnd, SourceEnd
     from penstock.pipeline.lane import Surroundings
     from penstock.pipeline.lookout import Sight
+    from penstock.pipeline.naming import Naming
     from penstock.pipeline.sessions import Sessions
     from penstock.plan import Plan
     from penstock.table import Table
@@ -47,12 +46,10 @@ class Enrolment:
     around: Surroundings
     destination: DestinationEnd
     refused: dict[str, TableError]
+    naming: Naming
 
-    async def lane_for(self, table: Table, every: set[int]) -> Lane | None:
-        """A lane that waits; in the place of one whose table is gone (``every`` are there), if they have the same name."""
-        for record in await asyncio.to_thread(self.store.tables, self.pipe.name):
-            if record.oid not in every and record.full_name == table.full_name:
-                await self._put_aside(record)
+    async def lane_for(self, table: Table) -> Lane | None:
+        """A lane that waits."""
         made = await asyncio.to_thread(self._enlist, table)
         if isinstance(made, TableError):
             self.refused[table.full_name] = made
@@ -66,18 +63,8 @@ class Enrolment:
         return lane
 
     def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
-        taken = {name for lane in self.lanes.values() for name in (lane.target, view_name(lane.target))}
+        taken = self.naming.taken()
         return enlist(self.pipe, self.store, self.destination.client, table, self.server, taken=taken)
-
-    async def _put_aside(self, record: TableRecord) -> None:
-        """The target of a table that was dropped stays, under another name; its state goes."""
-        if lane := self.lanes.pop(record.oid, None):
-            await lane.drained()
-        aside = beside(record.target, "dropped", record.oid)
-        await asyncio.to_thread(self.destination.put_aside, record.target, aside, record.building)
-        failpoint.reached("after putting aside")
-        await asyncio.to_thread(self.store.forget_table, self.pipe.name, record.oid)
-        log.warning("dropped table put aside", table=record.full_name, target=record.target, now=aside)
 
 
 class Arrivals:
@@ -100,6 +87,7 @@ class Arrivals:
         self._owned = not pipe.source.publication
         self._told: set[int] = set()  # tables that are not taken in, which was said
         self._taken: set[int] = set()
+        self._later: set[int] = set()  # their names are promised to them
         self._say = say
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +103,7 @@ class Arrivals:
     @property
     def idle(self) -> bool:
         """Whether no table is on its way."""
-        return not self._tasks
+        return not (self._tasks or self._later)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -140,14 +128,15 @@ class Arrivals:
                 log.warning("table is not published", table=sight.names[oid], why=why)
             self._told |= told - set(sight.published)
             matching &= set(sight.published)
+        self._later &= matching
         new = matching - self._taken
         self._taken |= new
         if new:
-            self._run(self._take_in(new, set(sight.names)))
+            self._run(self._take_in(new))
 
-    async def _take_in(self, oids: set[int], every: set[int]) -> None:
+    async def _take_in(self, oids: set[int]) -> None:
         """Only what can be followed is published: the source would refuse updates of a published table without a key."""
-        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid, every))]
+        made = [lane for oid in sorted(oids) if (lane := await self._enrol(oid))]
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
@@ -155,9 +144,19 @@ class Arrivals:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
         await self._arrive(lanes, blind=True)
 
-    async def _enrol(self, oid: int, every: set[int]) -> Lane | None:
+    async def _enrol(self, oid: int) -> Lane | None:
+        """None also where its name has still to be given up."""
         table = await self._try(lambda: self._source.look(oid))
-        return None if table is None else await self._enrolment.lane_for(table, every)
+        if table is None:
+            return None
+        target = self._pipe.tables.target_of(table.schema, table.name)
+        naming = self._enrolment.naming
+        if await retry.for_ever(lambda: naming.is_promised(target, oid), self._stop, self._report):
+            self._later.add(oid)
+            self._taken.discard(oid)
+            return None
+        self._later.discard(oid)
+        return await self._enrolment.lane_for(table)
 
     # Copying
 

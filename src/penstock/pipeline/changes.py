@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.errors import TableError
-from penstock.pipeline import failpoint
+from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
-from penstock.pipeline.checkpoint import beside
 from penstock.pipeline.evolve import change, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.evolve import Change
     from penstock.pipeline.lane import Lane
     from penstock.pipeline.lookout import Sight
+    from penstock.pipeline.naming import Naming
     from penstock.pipeline.renewal import Decoding, Means
     from penstock.plan import Plan
     from penstock.table import Table
@@ -43,8 +43,9 @@ log = structlog.get_logger()
 class Changes:
     """What happens to the definitions of a pipe's tables."""
 
-    def __init__(self, means: Means, lanes: Mapping[int, Lane]) -> None:
+    def __init__(self, means: Means, lanes: Mapping[int, Lane], naming: Naming) -> None:
         self._means = means
+        self._naming = naming
         self._renewal = Renewal(means)
         self._lanes = lanes
         self._owned = not means.pipe.source.publication
@@ -115,27 +116,17 @@ class Changes:
         return True
 
     async def _named(self, lane: Lane, new: Table) -> tuple[Table, str]:
-        """The table, under its old name for as long as its new one cannot be had here; and the name of its target.
-
-        Of two tables that change places one goes out of the way first.
-        """
+        """The table, under its old name for as long as its new one cannot be had here; and the name of its target."""
         old = lane.ahead.table
         wanted = self._means.pipe.tables.target_of(new.schema, new.name)
         if new.full_name == old.full_name or wanted == lane.target:
+            lane.wants = ""
             return new, lane.ahead.target
-        holder = next((each for each in self._lanes.values() if wanted in (each.target, each.ahead.target)), None)
-        if not lane.record.building:
-            if holder is None and not await self._means.in_thread(lane, lambda: self._means.destination.exists(wanted)):
-                lane.misnamed, lane.target = False, wanted
-                return new, wanted
-            if holder is not None and holder.misnamed and not lane.stepping:
-                lane.target = beside(lane.target, "moving", old.oid)
-        if not lane.misnamed:
-            log.warning("table waits for its name", table=new.full_name, target=lane.target, why=f"{wanted} is taken")
-        lane.misnamed, lane.looked = True, None
-        return replace(
-            new, schema=old.schema, name=old.name
-        ), lane.ahead.target if lane.record.building else lane.target
+        lane.target = await retry.for_ever(lambda: self._naming.new_target(lane, wanted), self._means.stop, lane.report)
+        if lane.wants:
+            lane.looked = None
+            new = replace(new, schema=old.schema, name=old.name)
+        return new, lane.ahead.target if lane.record.building else lane.target
 
     async def _defaults(self, lane: Lane, plan: Plan, todo: Change) -> dict[str, str] | None:
         """What older rows show for new columns, as expressions; None when that is not known any more, or cannot be said there."""
@@ -223,7 +214,10 @@ class Changes:
     @property
     def idle(self) -> bool:
         """Whether nothing is known that the stream has still to come to."""
-        return not (self._settling or self._changed or self._gone or self._asked)
+        waits = any(
+            lane.wants and not (lane.stuck or lane.record.state is State.FAILED) for lane in self._lanes.values()
+        )
+        return not (waits or self._settling or self._changed or self._gone or self._asked)
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from penstock.errors import ConfigError, TargetConflictError
 from penstock.lsn import Lsn
@@ -19,12 +20,14 @@ from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from penstock.errors import PenstockError
     from penstock.postgres.timeline import Timeline
 
 MOST_NAME_BYTES = 200
+Counted: TypeAlias = "Mapping[int, Mapping[str, int]]"
+"""Counters of tables, by oid."""
 
 
 @dataclass(slots=True)
@@ -75,6 +78,9 @@ class TableRecord:
     begun: str = ""  # the alteration under way, as JSON
     ours: bool = False
     heals: bool = False
+    counters: Counter[str] = field(
+        default_factory=Counter
+    )  # what was not ordinary; what a crash has read twice counts twice
 
     def fail(self, error: PenstockError) -> None:
         """To be set aside."""
@@ -98,7 +104,7 @@ class TableRecord:
         self.reason = self.hint = ""
         self.goal = self.seam = self.doubt = Lsn(0)
         self.rows_copied = self.bytes_copied = self.base = 0
-        self.begun, self.heals = "", False
+        self.begun, self.heals, self.counters = "", False, Counter()
         self.building, self.building_id = self.fresh if beside else "", ""
 
 
@@ -141,8 +147,8 @@ class Store(Protocol):
     def save_pipe(self, record: PipeRecord) -> None:
         """Insert or replace the pipe's record."""
 
-    def save_position(self, name: str, position: Lsn) -> None:
-        """Save the position up to which everything is written."""
+    def save_position(self, name: str, position: Lsn, counted: Counted) -> None:
+        """Save the position up to which everything is written, and the counters of these tables with it."""
 
     def tables(self, name: str) -> list[TableRecord]:
         """The pipe's tables."""
@@ -166,17 +172,21 @@ class Store(Protocol):
 class Checkpoint:
     """Moves the saved and the confirmed position after the written one, one step at a time."""
 
-    def __init__(self, store: Store, pipe_name: str, saved: Lsn) -> None:
+    def __init__(self, store: Store, pipe_name: str, saved: Lsn, counted: Callable[[], Counted] = dict) -> None:
+        """``counted`` gives the counters of tables, by oid, that have changed since it was asked."""
         self._store = store
         self._name = pipe_name
+        self._counted = counted
         self.saved = saved
 
     async def advance(self, written: Lsn, confirm: Callable[[Lsn], None]) -> None:
         """Save ``written`` where it is news, then confirm it on the connection at hand."""
-        if written > self.saved:
+        counted = self._counted()
+        if written > self.saved or counted:
             failpoint.reached("before save")
-            await asyncio.to_thread(self._store.save_position, self._name, written)
-            self.saved = written
+            reached = max(written, self.saved)
+            await asyncio.to_thread(self._store.save_position, self._name, reached, counted)
+            self.saved = reached
             failpoint.reached("after save")
         if written == self.saved:  # never backwards: a new connection begins before what is saved
             failpoint.reached("before confirm")

@@ -63,6 +63,11 @@ class SourceEnd:
                 time.sleep(VISIBLE_POLL_SECONDS)
             return catalog.look(connection, {oid}, self._publication).get(oid)
 
+    def names(self) -> dict[int, str]:
+        """``schema.name`` of every table, by oid."""
+        with self.connector.connect() as connection:
+            return catalog.names(connection)
+
     def publish(self, oids: set[int], pipe: Pipe) -> None:
         """See that the pipe's publication has these tables, if it is ours."""
         if pipe.source.publication:
@@ -163,6 +168,10 @@ class DestinationEnd:
                 places.settle(batch, self)
         self._writer.insert(batch)
 
+    def settle(self, target: str) -> None:
+        """Make sure that no insert into this table runs any more that was given up."""
+        self._writer.settle(target)
+
     def newest(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], below: int | None
     ) -> Mapping[Identity, Stored]:
@@ -183,11 +192,10 @@ class DestinationEnd:
         return constants(self.client, plan, texts)
 
     def put_aside(self, old: str, new: str, building: str) -> None:
-        """Give a table whose source is gone another name, and drop its view, and what was to replace it. May be repeated."""
+        """Give a table whose source is gone another name (empty: it was never ours), and drop what was to replace it. May be repeated."""
         self._writer.settle(old)
-        if fit.table_exists(self.client, self.database, old) and not fit.table_exists(self.client, self.database, new):
-            ddl.rename(self.client, self.database, old, new)
-        alter.drop_view(self.client, self.database, old)
+        if new:
+            alter.move(self.client, self.database, old, new)
         if building:
             ddl.drop_table(self.client, self.database, building)
 

@@ -35,7 +35,7 @@ from penstock.postgres.connection import sibling
 from penstock.postgres.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-REPAIR = "Copy the tables again: penstock resync PIPE.toml --all, then penstock run. Until that is done readers find the rows as they were."
+REPAIR = (
+    "Copy the tables again: penstock resync PIPE.toml --all, then penstock run. "
+    "Until that is done readers find the rows as they were."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,32 +116,30 @@ def _require_no_old_primary(record: PipeRecord, ground: Ground) -> None:
 
 def _broken(record: PipeRecord, position: Lsn, ground: Ground) -> str:
     """Why no table can go on from where the pipe is; empty if one can."""
-    number = ground.timeline.number
-    moved = (
-        f" after the source changed its timeline from {record.timeline.number} to {number}"
-        if number != record.timeline.number
-        else ""
-    )
-    shared = record.timeline.parts_from(ground.timeline)
+    return next(_problems(record, position, ground), "")
+
+
+def _problems(record: PipeRecord, position: Lsn, ground: Ground) -> Iterator[str]:
+    old, new, found = record.timeline.number, ground.timeline.number, ground.slot
+    moved = f" after the source changed its timeline from {old} to {new}" if old != new else ""
     if ground.identity.system_identifier != record.system_identifier:
-        return (
+        yield (
             f"the source is another database system now (system identifier {ground.identity.system_identifier}, "
             f"was {record.system_identifier}): restored, upgraded, or a wrong DSN"
         )
-    if ground.slot is None:
-        return f'the replication slot "{record.slot}" is gone{moved}, and with it the changes since {position}'
-    if ground.slot.database != ground.identity.database:
-        return f'the replication slot "{record.slot}" is of the database "{ground.slot.database}"{moved}'
-    if ground.slot.lost:
-        return f'the replication slot "{record.slot}" has lost its WAL{moved} ({ground.slot.lost})'
-    if ground.slot.confirmed_flush_lsn > min(position, shared):
-        return (
-            f'the slot "{record.slot}" is confirmed up to {ground.slot.confirmed_flush_lsn}{moved}, and this pipe has written up to '
+    elif found is None:
+        yield f'the replication slot "{record.slot}" is gone{moved}, and with it the changes since {position}'
+    elif found.database != ground.identity.database:
+        yield f'the replication slot "{record.slot}" is of the database "{found.database}"{moved}'
+    elif found.lost:
+        yield f'the replication slot "{record.slot}" has lost its WAL{moved} ({found.lost})'
+    elif found.confirmed_flush_lsn > min(position, record.timeline.parts_from(ground.timeline)):
+        yield (
+            f'the slot "{record.slot}" is confirmed up to {found.confirmed_flush_lsn}{moved}, and this pipe has written up to '
             f"{position} only: somebody else has read from it"
         )
-    if not moved and position > ground.end:
-        return f"the source's WAL ends at {ground.end}, before {position}, which this pipe has seen: it was restored"
-    return ""
+    elif not moved and position > ground.end:
+        yield f"the source's WAL ends at {ground.end}, before {position}, which this pipe has seen: it was restored"
 
 
 def timeline_of(connection: Connection) -> Timeline:
@@ -204,6 +205,11 @@ def _follow(
     fork = record.timeline.parts_from(new)
     judged = _Fork(pipe, client, record, fork, new.number)
     touched = [table for table in tables if not _is_new(pipe, table) and judged.sets_aside(store, table)]
+    for table in tables if record.position > fork else ():
+        if _is_null(pipe, table):
+            log.warning(
+                "views may have changes that the source lost", table=table.full_name, why="nothing of it is stored here"
+            )
     log.warning(
         "failover" if not touched else "failover with loss",
         timeline=f"{record.timeline.number} to {new.number}",

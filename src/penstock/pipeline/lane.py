@@ -86,13 +86,14 @@ class Lane:
         self.horizon = 0  # the catalog that ``ahead`` was made from is of then
         self.skipping = False  # until the table is copied anew
         self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
-        self.misnamed = False  # its new name is not free yet
+        self.wants = ""  # the name in the destination for which it waits
+        self.stuck = False  # nobody is about to give that up
         self.finishing = False  # its copy is at its end
         self.holds = 0  # how often its copy was held: who meant to start it before that must not
         self.blind = False  # its copy waits for another connection
         self.error: PenstockError | None = None  # what the whole pipe must stop for
         self.trouble = ""  # what is being tried again
-        self.counters: Counter[str] = Counter()
+        self._counted = dict(record.counters)  # when it was last saved
         self.changes = 0
         self.rate = Rate()
         self.rows_estimated = plan.table.estimated_rows
@@ -113,6 +114,19 @@ class Lane:
         self._flushed_at = 0.0
         again = plan.at_seam and record.state.uncopied  # its snapshot is gone, or never was
         self.gate = Gate(around.position, around.reopen, shut=again)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was not ordinary."""
+        return self.record.counters
+
+    def counted(self) -> dict[str, int] | None:
+        """The counters, if they have changed since this was asked."""
+        now = dict(self.counters)
+        if now == self._counted:
+            return None
+        self._counted = now
+        return now
 
     # Batches
 

@@ -60,22 +60,25 @@ def refuse_not_yet(pipe: Pipe) -> None:
             raise NotYetError(f"{setting} is set, and this version does not have it yet", hint=f"Leave {setting} out.")
 
 
-def read_tables(pipe: Pipe, connection: Connection) -> list[Table]:
-    """The source's tables that belong to the pipe. Raises ConfigError for a name that matches none."""
+def read_tables(pipe: Pipe, connection: Connection) -> tuple[list[Table], list[ConfigError]]:
+    """The source's tables that belong to the pipe, and what its definition names that is not there: wrong, where it never was."""
     every = catalog.read_tables(connection, lambda _name: True, pipe.publication)
     names = [table.full_name for table in every]
     exact = [each for each in pipe.tables.include if not set("*?[") & set(each)]
-    for where, wanted in (("include", exact), ("options", list(pipe.tables.options))):
-        for name in wanted:
-            if name not in names:
-                raise _no_such_table(where, name, names)
+    wrong = [
+        _no_such_table(where, name, names)
+        for where, wanted in (("include", exact), ("options", list(pipe.tables.options)))
+        for name in wanted
+        if name not in names
+    ]
     tables = [table for table in every if pipe.tables.matches(table.full_name)]
-    if not tables:
-        raise ConfigError(
+    if not (tables or wrong):
+        none = ConfigError(
             f"no table of the source matches tables.include = {list(pipe.tables.include)}",
             hint=f"There are {', '.join(names[:20]) or 'none that the role can see'}. A pattern is schema.table, with * for anything.",
         )
-    return tables
+        wrong.append(none)
+    return tables, wrong
 
 
 def _no_such_table(where: str, name: str, names: Sequence[str]) -> ConfigError:
@@ -136,7 +139,11 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     before = store.pipe(pipe.name)
     if before is not None and before.position:
         failover.settle(pipe, store, (connection, client), before, tuple(known.values()))
-    now = read_tables(pipe, connection)
+    now, wrong = read_tables(pipe, connection)
+    for error in wrong:
+        if not known:
+            raise error
+        log.warning("table is gone", why=error.message, fix=error.hint)  # the others go on
     plans, refused = compile_all(pipe, [table for table in now if not known or table.oid in known], server)
     tables = []
     for plan in plans:

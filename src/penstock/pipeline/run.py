@@ -12,13 +12,21 @@ import contextlib
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, PenstockError, SourceChangedError, TableError, TimelineChangedError
+from penstock.errors import (
+    DestinationError,
+    PenstockError,
+    SourceChangedError,
+    SourceMovedError,
+    TableError,
+    TimelineChangedError,
+)
 from penstock.observe.status import Latencies, PipeStatus, TableStatus
 from penstock.observe.words import duration
 from penstock.pipeline import retry
@@ -29,10 +37,11 @@ from penstock.pipeline.checkpoint import Checkpoint, require_known
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd, SourceEnd
 from penstock.pipeline.failover import guard
-from penstock.pipeline.figures import table_status
+from penstock.pipeline.figures import at_rest, table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.lookout import Lookout, Sight
+from penstock.pipeline.naming import Naming
 from penstock.pipeline.prepare import Prepared, Waiting, prepare
 from penstock.pipeline.renewal import Means
 from penstock.pipeline.sessions import Sessions
@@ -98,7 +107,10 @@ class Run:
         return self._client.raw(sql, output_format, database=self.pipe.database)
 
     def resync(self, names: Sequence[str]) -> None:
-        """Copy tables, or without names all of them, again, beside those that are read; called in a thread. Raises ConfigError for one that the pipe does not have."""
+        """Copy tables, or without names all of them, again, beside those that are read; called in a thread.
+
+        Raises ConfigError for one that the pipe does not have.
+        """
         if not self._is_open or self._stop:
             raise PenstockError("the pipe is just starting or ending", hint="Ask again in a moment.")
         lanes = [lane for lane in list(self._lanes.values()) if not names or lane.record.full_name in names]
@@ -152,6 +164,7 @@ class Run:
         for lane in self._lanes.values():
             with contextlib.suppress(PenstockError):  # it was told, or comes again
                 await lane.drained()
+                await asyncio.to_thread(self._destination.settle, lane.plan.target)
         if self._state == "stopping":
             raise retry.Stopped
         self._stop, self._state = retry.Stop(), "starting"
@@ -174,13 +187,16 @@ class Run:
             self._ask_anew,
         )
         self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
-        self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position)
+        self._checkpoint = Checkpoint(self._store, self.pipe.name, prepared.record.position, self._counted)
         epochs = prepared.record.epochs
         settings, stop = self.pipe.settings, self._stop
         self._copies = Copies(
             self.pipe.name, self._source, destination, store=self._store, settings=settings, epochs=epochs, stop=stop
         )
-        enrolment = Enrolment(self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused)
+        naming = Naming(self.pipe.name, self._store, self._lanes, self._source, destination)
+        enrolment = Enrolment(
+            self.pipe, self._store, prepared.server, self._lanes, around, destination, self._refused, naming
+        )
         self._arrivals = Arrivals(
             self.pipe, self._source, stop, enrolment=enrolment, say=self._say, report=self._report
         )
@@ -194,7 +210,7 @@ class Run:
             stop,
             self._arrivals.begin,
         )
-        self._changes = Changes(means, self._lanes)
+        self._changes = Changes(means, self._lanes, naming)
         self._cdc = Cdc(
             self._lanes,
             self._checkpoint,
@@ -238,7 +254,7 @@ class Run:
         self._state = "running"
         gc.freeze()  # the drivers' modules are a million objects that every full collection would look at
         if once:
-            self._finish = await asyncio.to_thread(self._source.goal)
+            self._finish = await retry.for_ever(self._goal, self._stop, self._lost)
         self._cdc.until = lambda: self._sessions.is_to_end or self._finished()
         stream = asyncio.create_task(self._sessions.follow(), name="stream")
         look = asyncio.create_task(self._lookout.run(), name="look")
@@ -257,6 +273,12 @@ class Run:
             await asyncio.gather(stream, look, return_exceptions=True)
             await self._arrivals.close()
             await self._copies.close()
+
+    async def _goal(self) -> Lsn:
+        try:
+            return await asyncio.to_thread(self._source.goal)
+        except SourceMovedError as error:  # there is no stream yet that would find out
+            raise TimelineChangedError(error.message, hint=error.hint) from None
 
     async def _heard(self, sight: Sight) -> bool:
         """What the lookout has seen; whether the stream has still to come to something."""
@@ -306,18 +328,23 @@ class Run:
         if committed_at and rows:
             self._latencies.add(time.time() * 1000 - committed_at / 1000)
 
+    def _counted(self) -> dict[int, dict[str, int]]:
+        return {oid: counters for oid, lane in self._lanes.items() if (counters := lane.counted()) is not None}
+
     # What people see
 
     def status(self) -> PipeStatus:
         """The pipe as it is at the moment."""
         if not self._is_open:
-            return PipeStatus(self.pipe.name, self._state, note=self._note, last_error=self._trouble)
+            known = at_rest(self._store, self.pipe.name) or PipeStatus(self.pipe.name, "")
+            return replace(known, state=self._state, note=self._note, last_error=self._trouble)
         written = self._cdc.written or self._checkpoint.saved
         end = max(self._lookout.source_end, self._cdc.received)
         tables = [
-            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0) for lane in self._lanes.values()
+            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0)
+            for lane in list(self._lanes.values())
         ]
-        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in self._refused.items()]
+        tables += [TableStatus(name, "failed", last_error=error.message) for name, error in dict(self._refused).items()]
         return PipeStatus(
             self.pipe.name,
             self._state,

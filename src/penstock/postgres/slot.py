@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from penstock.errors import NotYetError
+from penstock.errors import NotYetError, SlotError
 from penstock.lsn import Lsn
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
@@ -50,6 +50,7 @@ __all__ = [
 
 PLUGIN = "pgoutput"
 FAILOVER_SINCE = 17_00_00
+LONGEST_SECONDS = 3600.0  # WAL is kept meanwhile
 
 
 def _never() -> bool:
@@ -101,19 +102,35 @@ def slot_state(connection: Connection, name: str) -> SlotState | None:
 
 
 def create_slot(
-    connection: Connection, name: str, *, report: Callable[[str], None], stopped: Callable[[], bool] = _never
+    connection: Connection,
+    name: str,
+    *,
+    report: Callable[[str], None],
+    stopped: Callable[[], bool] = _never,
+    longest_seconds: float = LONGEST_SECONDS,
 ) -> Lsn:
     """Make the slot and return the position at which its stream begins. From 17 on standbys may keep it too.
 
     PostgreSQL waits for every transaction that runs; meanwhile a second connection finds out which, and ``report`` tells.
-    What ``report`` raises ends the waiting, and so does ``stopped``, with SlotError; there is no slot then.
+    What ``report`` raises ends the waiting, and so do ``stopped`` and ``longest_seconds``, with SlotError; there is no slot then.
     """
     more = ", failover => true" if connection.info.server_version >= FAILOVER_SINCE else ""
     statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {}{})").format(
         name, PLUGIN, sql.SQL(more)
     )
     doing = f'creating slot "{name}"'
-    result = watched(connection, statement.as_bytes(connection), doing, report=report, stopped=stopped)
+    made = statement.as_bytes(connection)
+    ends_at = time.monotonic() + longest_seconds
+
+    def told(waits: str) -> None:
+        if time.monotonic() > ends_at:
+            raise SlotError(
+                f"{waits}, and was given up after {longest_seconds:.0f} s",
+                hint="Start the pipe again when they have ended; or end them: select pg_terminate_backend(PID); rollback prepared '…';",
+            )
+        report(waits)
+
+    result = watched(connection, made, doing, report=told, stopped=stopped)
     return Lsn.parse((result.get_value(0, 0) or b"").decode())
 
 

@@ -82,7 +82,8 @@ class Stream:
     ) -> Self:
         """Connect and start streaming where the slot stands. ``work_mem`` is logical_decoding_work_mem of this session, from 13 on.
 
-        ``prove`` looks at the server first, over the same connection; what it raises ends the attempt. Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
+        ``prove`` looks at the server first, over the same connection; what it raises ends the attempt.
+        Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
         """
         opening = _Opening(partial(_start, connector, slot, publication, work_mem, prove))
         try:

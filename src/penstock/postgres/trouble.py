@@ -93,6 +93,12 @@ RULES = (
         about="invalidated|no longer get changes|WAL segment|XLogRead",
     ),
     Rule(
+        SourceUnavailableError,
+        "Let the DSN lead to the primary (the writer endpoint). Right after a failover it may need a moment; Penstock tries again.",
+        states=("55000",),
+        about="recovery is in progress",
+    ),
+    Rule(
         SourceRefusedError,
         "Set wal_level = logical on the primary, restart it, and let the DSN name the primary.",
         states=("55000", "0A000"),
