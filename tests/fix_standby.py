@@ -48,6 +48,10 @@ class Cluster:
         for each in self.standbys:
             until(lambda each=each: _one(each, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", end))
 
+    def let_wait_for(self, names: str) -> None:
+        """From 17 on: the stream waits for the standbys with these physical slots."""
+        self.database.execute(f"alter system set synchronized_standby_slots = '{names}'", "select pg_reload_conf()")
+
     def hold_back(self, standby: PostgresServer) -> None:
         """The standby receives nothing more: what is written from now on is lost when it is promoted."""
         standby.restart(primary_conninfo="")
@@ -112,7 +116,6 @@ def _one(server: PostgresServer, query: str, *values: object) -> object:
 def make_cluster(version: int, proxy_to: Callable[[int], Proxy], *, standbys: int = 1) -> Cluster:
     """A primary with a database ``shop``, its standbys with the slots ``standby_1``, …, and what 17 needs to keep slots for a failover."""
     names = [f"standby_{number}" for number in range(1, standbys + 1)]
-    settings = {"synchronized_standby_slots": names[0]} if version >= SYNCHRONIZES_SINCE else {}
     primary = PostgresServer(version, {"wal_keep_size" if version >= 13 else "wal_keep_segments": "64"})
     primary.start()
     with primary.connect() as connection:
@@ -120,12 +123,16 @@ def make_cluster(version: int, proxy_to: Callable[[int], Proxy], *, standbys: in
         for name in names:
             connection.execute("select pg_create_physical_replication_slot(%s, true)", (name,))
     primary.stop()
-    keeps = {"hot_standby_feedback": "on"} | ({"sync_replication_slots": "on"} if settings else {})
+    keeps = {"hot_standby_feedback": "on", "wal_retrieve_retry_interval": "100ms"}
+    if version >= SYNCHRONIZES_SINCE:
+        keeps["sync_replication_slots"] = "on"
     made = [primary.standby(name, keeps) for name in names]
-    primary.settings |= settings
     for each in (primary, *made):
         each.start()
-    return Cluster(primary, made, proxy_to(primary.port))
+    cluster = Cluster(primary, made, proxy_to(primary.port))
+    if version >= SYNCHRONIZES_SINCE:
+        cluster.let_wait_for(names[0])
+    return cluster
 
 
 @pytest.fixture

@@ -52,11 +52,11 @@ def test_a_promotion_under_load_loses_nothing(followed: Case, cluster: Cluster) 
 
 
 @pytest.mark.pg("== 17")
-@pytest.mark.parametrize("pipe_is", ["running", "stopped"])
+@pytest.mark.parametrize("pipe_is", ["running", pytest.param("stopped", marks=pytest.mark.slow)])
 def test_what_the_source_lost_is_set_aside_and_copied_again(followed: Case, cluster: Cluster, pipe_is: str) -> None:
     """The standby was behind: table a has rows in the destination that never were. b was not touched, and goes on."""
     make_tables(cluster.database)
-    cluster.primary.restart(synchronized_standby_slots="")
+    cluster.let_wait_for("")
     followed.define(settings=QUICK)
     with followed.running(expect=-9 if pipe_is == "stopped" else 0) as process:
         wait_until_streaming(followed)
@@ -137,11 +137,12 @@ def test_the_endpoint_moves_and_the_old_connections_live_on(followed: Case, clus
         assert_the_end_arrives(followed, cluster)
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 17")
 def test_a_truncate_and_a_definition_that_the_source_lost(followed: Case, cluster: Cluster) -> None:
     """Neither leaves a row in the destination; the tables are set aside all the same."""
     make_tables(cluster.database)
-    cluster.primary.restart(synchronized_standby_slots="")
+    cluster.let_wait_for("")
     followed.define(settings=QUICK)
     with followed.running(expect=1):
         wait_until_streaming(followed)
@@ -158,6 +159,7 @@ def test_a_truncate_and_a_definition_that_the_source_lost(followed: Case, cluste
     followed.assert_equal(*TABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 16")
 def test_a_slot_that_stands_before_the_pipe(followed: Case, cluster: Cluster) -> None:
     """Rows come again, and change nothing, in a history either; of the lost WAL the pipe had seen nothing that it keeps.
@@ -196,6 +198,7 @@ def test_a_slot_that_stands_before_the_pipe(followed: Case, cluster: Cluster) ->
     assert newest == []
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 17")
 def test_a_promotion_within_a_copy(followed: Case, cluster: Cluster) -> None:
     """What was read may have been of WAL that is lost: the copy starts over, in a table of its own."""
