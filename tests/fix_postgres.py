@@ -1,8 +1,8 @@
 """PostgreSQL for tests: servers of several versions, and a fresh database a test.
 
 A test that takes ``postgres``, ``database`` or ``cluster`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked
-``pg_all``; ``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run. Every day whole pipes run on
-15 only, where a test has it; the other versions are slow.
+``pg_all``; ``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run. Every day whole
+pipes run on 15 only, where a test has it; the other versions are slow.
 """
 
 from __future__ import annotations

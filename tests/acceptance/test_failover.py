@@ -6,12 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_postgres import until
+from tests.fix_postgres import Database, drop_database, until
 from tests.load import TABLES, load, make_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fix_pipe import Case
     from tests.fix_standby import Cluster
+    from tests.servers.postgres import PostgresServer
 
 QUICK = 'flush_interval = "50ms"\ncopy_part_rows = 2000\nmax_batch_rows = 500'
 
@@ -242,3 +245,30 @@ def test_one_promotion_after_another(followed: Case, cluster: Cluster) -> None:
         assert_the_end_arrives(followed, cluster)
     assert "set aside" not in followed.log()
     assert "2 to 3" in followed.log()
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 18")
+def test_the_source_was_restored_elsewhere(served: Case, postgres_servers: Callable[[int], PostgresServer]) -> None:
+    """A dump of the old server, in a new one: another system, other oids."""
+    make_tables(served.database)
+    served.define(settings=QUICK)
+    served.once()
+    server = postgres_servers(15)
+    with server.connect() as connection:
+        connection.execute("create database restored")
+    served.database = Database(server, "restored")
+    try:
+        served.database.execute("create table before_it (id int primary key)")
+        make_tables(served.database, 1000)
+        served.define(settings=QUICK)
+        done = served.once(expect=1)
+        assert "another database system now" in done.stderr.replace("\n", " ")
+        assert served.penstock("resync", str(served.file), "--all").returncode == 0
+        served.once()
+        served.assert_equal(*TABLES)
+        served.database.execute("delete from a where id < 500", "insert into b values ('new', 1, 1)")
+        served.once()
+        served.assert_equal(*TABLES)
+    finally:
+        drop_database(server, "restored")

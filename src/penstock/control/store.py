@@ -189,6 +189,14 @@ class StateStore:
             values = {**_values(record), "state": record.state.value}
             _replace(connection, _tables, {"pipe": name, "oid": record.oid}, values)
 
+    def replace_tables(self, name: str, records: Sequence[TableRecord]) -> None:
+        """Let these be the pipe's tables, none of which has parts."""
+        with self._errors_told(), self._engine.begin() as connection:
+            for table in (_parts, _tables):
+                connection.execute(delete(table).where(table.c.pipe == name))
+            for record in records:
+                connection.execute(insert(_tables).values(pipe=name, **_values(record) | {"state": record.state.value}))
+
     def parts(self, name: str, oid: int) -> list[PartRecord]:
         """A table's parts in order; empty before they are planned."""
         wanted = select(_parts).where(_parts.c.pipe == name, _parts.c.oid == oid).order_by(_parts.c.index)

@@ -156,6 +156,9 @@ class Store(Protocol):
     def save_table(self, name: str, record: TableRecord) -> None:
         """Insert or replace one table's record."""
 
+    def replace_tables(self, name: str, records: Sequence[TableRecord]) -> None:
+        """Let these be the pipe's tables, none of which has parts."""
+
     def parts(self, name: str, oid: int) -> list[PartRecord]:
         """A table's parts in order; empty before they are planned."""
 

@@ -30,7 +30,7 @@ from penstock.errors import (
 from penstock.lsn import Lsn
 from penstock.pipeline.alteration import Alteration
 from penstock.pipeline.lifecycle import State
-from penstock.postgres import slot
+from penstock.postgres import catalog, slot
 from penstock.postgres.connection import sibling
 from penstock.postgres.timeline import Timeline, timeline
 
@@ -73,7 +73,7 @@ def in_recovery() -> SourceUnavailableError:
     """The server that answers is none that can be written to."""
     return SourceUnavailableError(
         "the server that answers is a standby, or still in recovery",
-        hint="After a failover it may need a moment; Penstock tries again. If it stays so, let the DSN name the primary (the writer endpoint).",
+        hint="After a failover it may need a moment; Penstock tries again. Else let the DSN lead to the primary (the writer endpoint).",
     )
 
 
@@ -153,20 +153,22 @@ def timeline_of(connection: Connection) -> Timeline:
 # When the pipe begins
 
 
-def settle(
-    pipe: Pipe, store: Store, ends: tuple[Connection, Client], record: PipeRecord, tables: Sequence[TableRecord]
-) -> None:
+def settle(pipe: Pipe, store: Store, ends: tuple[Connection, Client], record: PipeRecord) -> None:
     """Bring the records of a pipe that has run before to what the source is now; afterwards ``prove`` holds.
 
     Tables that have changes which the source lost are set aside, or copied from their beginning where they are not copied yet. Where
     no table can go on, and not all of them are to be copied anew, raises SlotError. May be repeated after a crash at any line.
     """
     connection, client = ends
+    tables = store.tables(pipe.name)
     with contextlib.closing(sibling(connection, replication=True)) as replication:
         ground = Ground.at(replication, record.slot)
     if problem := _broken(record, record.position, ground):
-        if not all(_is_new(pipe, table) for table in tables):
+        elsewhere = ground.identity.system_identifier != record.system_identifier
+        if not all(_is_new(pipe, table) and not (elsewhere and table.state is State.FAILED) for table in tables):
             raise SlotError(problem, hint=REPAIR)
+        if elsewhere:
+            _find_again(pipe, store, connection, tables)
         _begin_again(record, ground, connection)
         log.warning("begun again", why=problem, timeline=ground.timeline.number)
     elif ground.timeline != record.timeline:
@@ -185,6 +187,19 @@ def _is_new(pipe: Pipe, table: TableRecord) -> bool:
 
 def _is_null(pipe: Pipe, table: TableRecord) -> bool:
     return pipe.tables.options_for(table.full_name).shape == "null"
+
+
+def _find_again(pipe: Pipe, store: Store, connection: Connection, tables: Sequence[TableRecord]) -> None:
+    """In another system the tables have other oids: they are known by their names."""
+    oids = {name: oid for oid, name in catalog.names(connection).items()}
+    found = [table for table in tables if table.full_name in oids]
+    for table in found:
+        table.oid, table.table = oids[table.full_name], ""
+        table.building = table.fresh if table.building else ""
+    for table in tables:
+        if table not in found:
+            log.warning("table is gone", table=table.full_name, target=table.target, why="its target stays as it is")
+    store.replace_tables(pipe.name, found)
 
 
 def _begin_again(record: PipeRecord, ground: Ground, connection: Connection) -> None:

@@ -135,10 +135,10 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     refuse_not_yet(pipe)
     server = capabilities.ask(client)
     ddl.ensure_database(client, pipe.database)
-    known = {record.oid: record for record in store.tables(pipe.name)}
     before = store.pipe(pipe.name)
     if before is not None and before.position:
-        failover.settle(pipe, store, (connection, client), before, tuple(known.values()))
+        failover.settle(pipe, store, (connection, client), before)
+    known = {record.oid: record for record in store.tables(pipe.name)}
     now, wrong = read_tables(pipe, connection)
     for error in wrong:
         if not known:
