@@ -272,3 +272,45 @@ def test_the_source_was_restored_elsewhere(served: Case, postgres_servers: Calla
         served.assert_equal(*TABLES)
     finally:
         drop_database(server, "restored")
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 16")
+def test_a_standby_is_the_source(followed: Case, cluster: Cluster) -> None:
+    """Copied and streamed from it, a history too, while the primary works; then it is promoted, and the pipe goes on."""
+    make_tables(cluster.database, 5000)
+    cluster.database.execute(
+        "create table h (id int primary key, v int)",
+        "insert into h select i, 0 from generate_series(1, 50) i",
+        "create publication given for all tables",
+    )
+    cluster.endpoint.target_port = cluster.standbys[0].port
+    followed.define(settings=QUICK, options='[tables.options."public.h"]\nshape = "history"')
+    assert "is a standby" in followed.once(expect=1).stderr
+    followed.define(source="standby = true", settings=QUICK)
+    assert "cannot make a publication" in followed.once(expect=2).stderr
+    followed.define(
+        source='standby = true\npublication = "given"',
+        settings=QUICK,
+        options='[tables.options."public.h"]\nshape = "history"',
+    )
+    with followed.started(followed.command("run", str(followed.file))), load(cluster) as work:
+
+        def streams() -> bool:
+            cluster.database.execute("select pg_log_standby_snapshot()")
+            return followed.log().count("table streaming") == 3
+
+        until(streams, 60)
+        work.wait_for_commits(200)
+        cluster.database.execute(
+            "create table late (id int primary key)", "insert into late select generate_series(1, 100)"
+        )
+        followed.wait_for("select count() from late_current", 100)
+        cluster.database.execute("update h set v = v + 1")
+        cluster.wait_until_followed()
+        cluster.promote()
+        work.wait_for_commits(100)
+        cluster.database.execute("update h set v = v + 1")
+        followed.wait_for("select count() from h final where _operation = 'update'", 100)
+        assert_the_end_arrives(followed, cluster)
+    assert "set aside" not in followed.log()

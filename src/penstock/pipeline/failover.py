@@ -19,6 +19,7 @@ import structlog
 from penstock.batch import commit_of
 from penstock.clickhouse import fit, lookup
 from penstock.errors import (
+    ConfigError,
     LostChangesError,
     SlotError,
     SlotHeldError,
@@ -61,10 +62,10 @@ class Ground:
     slot: SlotState | None
 
     @classmethod
-    def at(cls, connection: Connection, slot_name: str) -> Ground:
-        """Ask. Raises SourceUnavailableError for a standby: it may be on its way to be the primary."""
+    def at(cls, connection: Connection, slot_name: str, *, standby: bool) -> Ground:
+        """Ask. Raises SourceUnavailableError for a standby that is not meant: it may be on its way to be the primary."""
         identity = slot.system(connection)
-        if identity.in_recovery:
+        if identity.in_recovery and not standby:
             raise in_recovery()
         return cls(identity, timeline(connection), slot.insert_lsn(connection), slot.slot_state(connection, slot_name))
 
@@ -77,12 +78,12 @@ def in_recovery() -> SourceUnavailableError:
     )
 
 
-def prove(record: PipeRecord, position: Lsn, connection: Connection) -> None:
+def prove(record: PipeRecord, position: Lsn, connection: Connection, *, standby: bool) -> None:
     """Make sure that the stream over this connection goes on where the pipe is (postgres.md 4 and 5).
 
     Raises SlotError for what the operator has to mend, TimelineChangedError where the pipe is to begin anew, on the new timeline.
     """
-    ground = Ground.at(connection, record.slot)
+    ground = Ground.at(connection, record.slot, standby=standby)
     if problem := _broken(record, position, ground):
         raise SlotError(problem, hint=REPAIR)
     if ground.timeline != record.timeline:
@@ -91,7 +92,7 @@ def prove(record: PipeRecord, position: Lsn, connection: Connection) -> None:
             f"the source has changed its timeline from {record.timeline.number} to {ground.timeline.number}",
             hint="The pipe follows by itself.",
         )
-    if record.owns_slot and ground.slot is not None and not ground.slot.failover:
+    if record.owns_slot and ground.slot is not None and not (ground.slot.failover or ground.identity.in_recovery):
         _let_fail_over(connection, record.slot)
 
 
@@ -143,11 +144,22 @@ def _problems(record: PipeRecord, position: Lsn, ground: Ground) -> Iterator[str
 
 
 def timeline_of(connection: Connection) -> Timeline:
-    """The timeline of the server of a connection for SQL. Raises SourceUnavailableError for a standby."""
+    """The timeline of the server of a connection for SQL."""
     with contextlib.closing(sibling(connection, replication=True)) as replication:
-        if slot.system(replication).in_recovery:
-            raise in_recovery()
         return timeline(replication)
+
+
+def require_place(pipe: Pipe, connection: Connection) -> None:
+    """See that the server is a primary, or a standby that is meant. Raises SourceUnavailableError, or ConfigError for what is missing."""
+    if not slot.system(connection).in_recovery:
+        return
+    if not pipe.source.standby:
+        raise in_recovery()
+    if not pipe.source.publication:
+        raise ConfigError(
+            "source.standby is set, and a standby cannot make a publication",
+            hint="Make one on the primary, such as: CREATE PUBLICATION penstock FOR ALL TABLES; and name it in source.publication.",
+        )
 
 
 # When the pipe begins
@@ -162,7 +174,7 @@ def settle(pipe: Pipe, store: Store, ends: tuple[Connection, Client], record: Pi
     connection, client = ends
     tables = store.tables(pipe.name)
     with contextlib.closing(sibling(connection, replication=True)) as replication:
-        ground = Ground.at(replication, record.slot)
+        ground = Ground.at(replication, record.slot, standby=pipe.source.standby)
     if problem := _broken(record, record.position, ground):
         elsewhere = ground.identity.system_identifier != record.system_identifier
         if not all(_is_new(pipe, table) and not (elsewhere and table.state is State.FAILED) for table in tables):
@@ -285,16 +297,17 @@ class _Fork:
         )
 
 
-def guard(record: PipeRecord, connection: Connection) -> None:
+def guard(record: PipeRecord, connection: Connection, *, standby: bool) -> None:
     """Make sure that a connection beside the stream leads to the same server as the stream.
 
     Raises SourceUnavailableError: what is being done waits until the stream has followed. A copy from a standby that lags behind, or
     from a server that has lost what the stream has, would be wrong.
     """
     identity = slot.system(connection)
-    if identity.in_recovery:
+    if identity.in_recovery and not standby:
         raise in_recovery()
-    if (identity.system_identifier, identity.timeline) != (record.system_identifier, record.timeline.number):
+    timeline_number = record.timeline.number if identity.in_recovery else identity.timeline  # a standby knows it late
+    if (identity.system_identifier, timeline_number) != (record.system_identifier, record.timeline.number):
         raise SourceMovedError(
             f"the DSN leads to another server now (system {identity.system_identifier}, timeline {identity.timeline})",
             hint="Penstock looks whether it is the source after a failover, and follows.",

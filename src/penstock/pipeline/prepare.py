@@ -135,6 +135,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     refuse_not_yet(pipe)
     server = capabilities.ask(client)
     ddl.ensure_database(client, pipe.database)
+    failover.require_place(pipe, connection)
     before = store.pipe(pipe.name)
     if before is not None and before.position:
         failover.settle(pipe, store, (connection, client), before)

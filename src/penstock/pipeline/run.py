@@ -172,7 +172,7 @@ class Run:
     async def _open(self, client: Client) -> None:
         prepared = self._prepared
         self._note = ""
-        self._connector.guard = partial(guard, prepared.record)
+        self._connector.guard = partial(guard, prepared.record, standby=self.pipe.source.standby)
         destination = self._destination = DestinationEnd(client, self.pipe.database, self._source)
         at_a_time = INSERTS_EMBEDDED if client.embedded else INSERTS_SERVER
         around = self._around = Surroundings(
@@ -230,6 +230,7 @@ class Run:
             self._checkpoint,
             self._lookout,
             work_mem=settings.decoding_work_mem,
+            standby=self.pipe.source.standby,
             stop=stop,
             report=self._lost,
             opened=self._opened,

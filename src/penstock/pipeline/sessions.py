@@ -48,6 +48,7 @@ class Sessions:
         lookout: Lookout,
         *,
         work_mem: str,
+        standby: bool,
         stop: retry.Stop,
         report: Callable[[PenstockError], None],
         opened: Callable[[], None],
@@ -58,6 +59,7 @@ class Sessions:
         self._checkpoint = checkpoint
         self._lookout = lookout
         self._work_mem = work_mem
+        self._standby = standby
         self._stop = stop
         self._report = report
         self._opened = opened
@@ -141,7 +143,7 @@ class Sessions:
                 record.publication,
                 work_mem=self._work_mem,
                 status_seconds=STATUS_SECONDS,
-                prove=lambda connection: prove(record, self._checkpoint.saved, connection),
+                prove=lambda connection: prove(record, self._checkpoint.saved, connection, standby=self._standby),
             )
         except SlotHeldError as error:
             if self._session is not None:

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from penstock.errors import NotYetError, SlotError
+from penstock.errors import SlotError
 from penstock.lsn import Lsn
 from penstock.postgres import QUERIES
-from penstock.postgres.connection import translated
+from penstock.postgres.connection import sibling, translated
 from penstock.postgres.publication import drop_publication, ensure_publication, published
 from penstock.postgres.waiting import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from psycopg import pq
 
     from penstock.postgres.connection import Connection, Connector
 
@@ -114,7 +116,8 @@ def create_slot(
     PostgreSQL waits for every transaction that runs; meanwhile a second connection finds out which, and ``report`` tells.
     What ``report`` raises ends the waiting, and so do ``stopped`` and ``longest_seconds``, with SlotError; there is no slot then.
     """
-    more = ", failover => true" if connection.info.server_version >= FAILOVER_SINCE else ""
+    keeps = connection.info.server_version >= FAILOVER_SINCE and not system(connection).in_recovery
+    more = ", failover => true" if keeps else ""
     statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {}{})").format(
         name, PLUGIN, sql.SQL(more)
     )
@@ -193,19 +196,25 @@ def exported_snapshot(
     A transaction is in the snapshot if and only if its Commit's end_lsn is at most the position. The temporary slot that makes it needs a
     free slot and a free sender.
     """
-    name = f"penstock_seam_{os.getpid()}_{secrets.token_hex(4)}"
-    connection = connector.replication({})
-    try:
-        command = f'CREATE_REPLICATION_SLOT "{name}" TEMPORARY LOGICAL {PLUGIN} EXPORT_SNAPSHOT'
-        result = watched(
-            connection,
-            command.encode(),
-            "exporting a snapshot",
-            report=report,
-            stopped=stopped,
-            other=connector.connect,
-        )
+    with _temporary_slot(
+        connector.replication({}), "exporting a snapshot", report, stopped, connector.connect
+    ) as result:
         yield (result.get_value(0, 2) or b"").decode(), Lsn.parse((result.get_value(0, 1) or b"").decode())
+
+
+@contextlib.contextmanager
+def _temporary_slot(
+    connection: Connection,
+    doing: str,
+    report: Callable[[str], None],
+    stopped: Callable[[], bool],
+    other: Callable[[], Connection],
+) -> Iterator[pq.abc.PGresult]:
+    """A slot that exports a snapshot, for as long as the context lasts. Closes the connection."""
+    name = f"penstock_seam_{os.getpid()}_{secrets.token_hex(4)}"
+    command = f'CREATE_REPLICATION_SLOT "{name}" TEMPORARY LOGICAL {PLUGIN} EXPORT_SNAPSHOT'
+    try:
+        yield watched(connection, command.encode(), doing, report=report, stopped=stopped, other=other)
     finally:
         connection.close()
 
@@ -227,10 +236,7 @@ def fence(
     """
     with translated("the fence"):
         if connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
-            raise NotYetError(
-                "the source is a standby, and this version copies from a primary only",
-                hint="Let the DSN name the primary.",
-            )
+            return _fence_on_standby(connection, report, stopped)
         (current,) = connection.execute("select pg_catalog.txid_current()").fetchone() or (0,)
         said: list[str] = []
         while _oldest(connection) <= current:
@@ -242,6 +248,19 @@ def fence(
                 said = blockers
             time.sleep(poll_seconds)
     return True
+
+
+def _fence_on_standby(connection: Connection, report: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
+    """The making of a slot waits for all that run, by what the primary logs of them; a standby cannot tell by itself which do."""
+    try:
+        with _temporary_slot(
+            sibling(connection, replication=True), "fence", report, stopped, lambda: sibling(connection)
+        ):
+            return True
+    except SlotError:
+        if stopped():
+            return False
+        raise
 
 
 def _oldest(connection: Connection) -> int:
@@ -267,15 +286,17 @@ def in_progress(connection: Connection, xid32: int) -> bool:
 
 
 def heartbeat(connection: Connection) -> None:
-    """Commit a transaction that the stream sees, and nobody else (postgres.md 7)."""
+    """Commit a transaction that the stream sees, and nobody else (postgres.md 7); on a standby nobody can."""
     with translated("the heartbeat"):
-        connection.execute("select pg_catalog.pg_logical_emit_message(true, 'penstock', '')")
+        connection.execute(
+            "select pg_catalog.pg_logical_emit_message(true, 'penstock', '') where not pg_catalog.pg_is_in_recovery()"
+        )
 
 
 def insert_lsn(connection: Connection) -> Lsn:
-    """The end of the WAL, what is not yet flushed included (postgres.md 6)."""
+    """The end of the WAL, what is not yet flushed included (postgres.md 6); on a standby, of what can be seen there."""
     with translated("asking for the end of the WAL"):
-        (text,) = connection.execute("select pg_catalog.pg_current_wal_insert_lsn()::text").fetchone() or ("0/0",)
+        (text,) = connection.execute(QUERIES["end"]).fetchone() or ("0/0",)
     return Lsn.parse(text)
 
 
