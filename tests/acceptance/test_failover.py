@@ -294,23 +294,24 @@ def test_a_standby_is_the_source(followed: Case, cluster: Cluster) -> None:
         settings=QUICK,
         options='[tables.options."public.h"]\nshape = "history"',
     )
-    with followed.started(followed.command("run", str(followed.file))), load(cluster) as work:
+    with followed.started(followed.command("run", str(followed.file))):
+        with load(cluster) as work:
 
-        def streams() -> bool:
-            cluster.database.execute("select pg_log_standby_snapshot()")
-            return followed.log().count("table streaming") == 3
+            def stream(tables: int) -> bool:
+                cluster.database.execute("select pg_log_standby_snapshot()")  # an idle primary does so every 15 s
+                return followed.log().count("table streaming") == tables
 
-        until(streams, 60)
-        work.wait_for_commits(200)
-        cluster.database.execute(
-            "create table late (id int primary key)", "insert into late select generate_series(1, 100)"
-        )
-        followed.wait_for("select count() from late_current", 100)
-        cluster.database.execute("update h set v = v + 1")
-        cluster.wait_until_followed()
-        cluster.promote()
-        work.wait_for_commits(100)
-        cluster.database.execute("update h set v = v + 1")
-        followed.wait_for("select count() from h final where _operation = 'update'", 100)
-        assert_the_end_arrives(followed, cluster)
+            until(lambda: stream(3), 60)
+            work.wait_for_commits(200)
+            cluster.database.execute(
+                "create table late (id int primary key)", "insert into late select generate_series(1, 100)"
+            )
+            until(lambda: stream(4), 60)
+            cluster.database.execute("update h set v = v + 1")
+            cluster.wait_until_followed()
+            cluster.promote()
+            work.wait_for_commits(100)
+            cluster.database.execute("update h set v = v + 1")
+            followed.wait_for("select count() from h final where _operation = 'update'", 100)
+        assert_the_end_arrives(followed, cluster, *TABLES, "public.late")
     assert "set aside" not in followed.log()
