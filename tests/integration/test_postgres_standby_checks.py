@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.findings import named, one, pipe_of, statements
+from tests.findings import check, named, one, pipe_of, statements
 from tests.fix_postgres import Database, until
 
 from penstock.config import Source
@@ -125,3 +125,27 @@ def test_a_copy_is_ready_or_why_not(copy: dict[str, object] | None, problem: str
     found = standby_checks._not_ready(copy)
     assert problem in found
     assert bool(found) == bool(problem)
+
+
+@pytest.mark.pg("== 16")
+def test_what_a_standby_needs_as_the_source(cluster: Cluster) -> None:
+    (standby,) = cluster.standbys
+    cluster.database.execute("create table t (id int primary key)", "create publication given for table t")
+    dsn = Database(standby, "shop").dsn
+    cluster.wait_until_followed()
+    assert one(pipe_of(dsn), "recovery").severity is Severity.BLOCKING
+    assert check(pipe_of(dsn, publication="given", standby=True)) == []
+    for name in ("hot_standby_feedback", "primary_slot_name"):
+        del standby.settings[name]
+    standby.restart()
+    found = {each.check: each for each in check(pipe_of(dsn, standby=True))}
+    assert set(found) >= {"publication", "hot_standby_feedback", "primary_slot_name"}
+    assert found["publication"].severity is Severity.BLOCKING
+    mend(standby, found["hot_standby_feedback"])
+    assert "hot_standby_feedback" not in {each.check for each in check(pipe_of(dsn, publication="given", standby=True))}
+
+
+@pytest.mark.pg("== 15")
+def test_a_standby_of_15_is_no_source(cluster: Cluster) -> None:
+    found = one(pipe_of(Database(cluster.standbys[0], "shop").dsn, standby=True), "recovery")
+    assert (found.severity, found.problem) == (Severity.BLOCKING, "the server is a standby of PostgreSQL 15")

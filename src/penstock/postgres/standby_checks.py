@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from penstock.postgres.question import Question
 
 KEPT_SINCE = 17
+SOURCE_SINCE = 16
+_MAKE = "CREATE PUBLICATION penstock FOR ALL TABLES;"
 _COST = N_("After a promotion the changes until then cannot be had any more: every table is copied again.")
 
 
@@ -97,6 +99,43 @@ def _awaited(asked: Question, found: Any) -> Iterator[Finding]:
         said("A standby that is promoted may lack changes that the pipe has; their tables are set aside then."),
         fix,
     )
+
+
+def as_source(asked: Question) -> Iterator[Finding]:
+    """What a standby needs that a pipe reads from."""
+    if not (asked.server.in_recovery and asked.pipe.source.standby):
+        return
+    host = asked.connection.info.host or ""
+    if asked.major < SOURCE_SINCE:
+        yield Finding(
+            "recovery",
+            Severity.BLOCKING,
+            host,
+            said("the server is a standby of PostgreSQL {major}", major=asked.major),
+            said("A standby has slots of its own from 16 on."),
+            Fix(advice=said(asked.provider.endpoint_advice)),
+        )
+        return
+    if not asked.pipe.source.publication:
+        yield Finding(
+            "publication",
+            Severity.BLOCKING,
+            host,
+            said("source.publication is empty"),
+            said("A standby cannot make a publication."),
+            Fix(advice=said("Make it on the primary, and name it in the pipe: source.publication."), sql=(_MAKE,)),
+        )
+    (row,) = asked.fetch("standby", name=asked.pipe.slot)
+    for need in _NEEDS[1:3]:
+        if not need.fits(row):
+            yield Finding(
+                need.setting,
+                Severity.WARNING,
+                host,
+                said(need.problem),
+                said("The primary may remove rows that the slot needs, and the slot is lost then."),
+                asked.set(need.setting, need.value, restarts=False),
+            )
 
 
 # The other hosts of the DSN
@@ -206,4 +245,4 @@ def _not_ready(copy: dict[str, Any] | None) -> str:
     return ""
 
 
-CHECKS = (standbys, other_hosts)
+CHECKS = (standbys, as_source, other_hosts)
