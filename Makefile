@@ -35,7 +35,8 @@ lint: .venv/ready ## format, rules, types, layers, length of files
 bench: tools .venv/ready ## speed and memory, side by side with others, as a table and as JSON in results/
 	$(BIN)/python -m benchmarks
 
-docs: .venv/ready ## write the generated pages of docs/ again
+docs: .venv/ready ## bring the catalogues up to date, write the generated pages of docs/ again
+	$(BIN)/python docs/languages.py
 	$(BIN)/python docs/generate.py
 
 clean: ## remove the environment, what was built, and the tests' servers

@@ -35,6 +35,7 @@ class Fix:
     console: str = ""  # the way through the provider's console
     cli: tuple[str, ...] = ()  # command lines
     terraform: str = ""  # lines of a Terraform definition
+    parameter: str = ""  # "name = value", where that is all: several of them are set in one way
 
     def __bool__(self) -> bool:
         return bool(self.advice or self.sql or self.console or self.cli or self.terraform)
@@ -47,6 +48,7 @@ class Fix:
             console="; ".join(filter(None, (self.console, other.console))),
             cli=self.cli + other.cli,
             terraform="\n".join(filter(None, (self.terraform, other.terraform))),
+            parameter=self.parameter or other.parameter,
         )
 
     def filled(self, values: Mapping[str, str]) -> Fix:
@@ -61,6 +63,7 @@ class Fix:
             console=put(in_language(self.console)),
             cli=tuple(put(each) for each in self.cli),
             terraform=put(self.terraform),
+            parameter=put(self.parameter),
         )
 
 

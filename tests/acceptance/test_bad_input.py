@@ -97,11 +97,11 @@ def test_missing_privileges_come_all_at_once(embedded: Case) -> None:
         embedded.source_dsn = re.sub(r"password=\S+", "password=weak-secret", embedded.source_dsn)
         embedded.define()
         done = embedded.penstock("check", str(embedded.file))
-        refused(done, 3, "blocking", r"(?i)grant select", r"(?i)replication", "weak")
+        refused(done, 3, "BLOCKING", r"(?i)grant select", r"(?i)replication", "weak")
         assert len(re.findall(r"(?i)grant select", done.stdout)) >= 1
         assert "weak-secret" not in done.stdout
         found = json.loads(embedded.penstock("check", str(embedded.file), "--json").stdout)
-        assert {"check", "severity", "subject", "problem", "fix"} == set(found[0])
+        assert {"check", "severity", "subject", "problem", "why", "fix"} == set(found[0])
     finally:
         embedded.database.execute("drop role weak")
 

@@ -114,7 +114,7 @@ def test_what_is_narrower_is_said_and_counted(case: Case, engine: str) -> None:
     )
     case.define(settings='nullable = false\njson = "json"')
     found = json.loads(case.penstock("check", str(case.file), "--json").stdout)
-    said = {each["problem"]: each for each in found if each["check"] == "destination types"}
+    said = {each["problem"]: each for each in found if each["check"] == "destination_types"}
     assert all(each["severity"] == "info" and each["fix"] for each in said.values())
     expected = ["Date32 holds 1900-01-01 to 2299-12-31 only: public.e.born"]
     if engine != NEWEST:

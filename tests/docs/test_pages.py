@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.scripts import ROOT, script
 from typer.main import get_command
 
 from penstock.cli.main import app
@@ -17,10 +16,10 @@ from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+GENERATED = script("generate").pages()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -32,15 +31,6 @@ def blocks(language: str) -> list[tuple[str, str]]:
         for found, body in FENCE.findall(page.read_text())
         if found == language
     ]
-
-
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def anchors(page: Path) -> set[str]:
@@ -74,10 +64,15 @@ def test_links_between_pages_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "types.md", "errors.md", "commands.md"])
+@pytest.mark.parametrize("name", sorted(GENERATED))
 def test_generated_pages_are_up_to_date(name: str) -> None:
-    made = generator().pages()[name].rstrip("\n") + "\n"
-    assert (ROOT / "docs" / name).read_text() == made, "run: make docs"
+    assert (ROOT / "docs" / name).read_text() == GENERATED[name].rstrip("\n") + "\n", "run: make docs"
+
+
+def test_there_is_a_page_for_every_provider_and_no_other() -> None:
+    there = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs" / "sources").rglob("*.md")}
+    assert there == {name for name in GENERATED if name.startswith("sources/")}
+    assert {"sources/aurora.md", "sources/ko/azure.md", "sources/ja/cloudsql.md", "sources/zh/generic.md"} <= there
 
 
 def test_makefile_targets_named_in_pages_exist() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.fix_clickhouse import batch_of
 from tests.plans import table_of
 
-from penstock.clickhouse import ddl
+from penstock.clickhouse import alter, ddl
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.writer import Writer
 from penstock.errors import ConfigError, SchemaConflictError
@@ -257,3 +257,18 @@ def test_exchange_and_drop(place: Place) -> None:
     ddl.drop_table(place.client, place.database, "fresh")
     assert place.rows("select id from {db}.t") == [(2,)]
     assert place.rows(f"select name from system.tables where database = '{place.database}'") == [("t",)]
+
+
+def test_a_column_gets_a_name_that_older_parts_lack(place: Place) -> None:
+    """Both renames in one ALTER would leave parts that ClickHouse cannot read."""
+    plan = place.table("id int4, a int4")
+    place.run("alter table {db}.t modify setting min_bytes_for_wide_part = 0")
+    Writer(place.client, place.database).insert(batch_of(plan, ("1", "5")))
+    more = place.plan("id int4, a int4, b int8")
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "renamed": (), "retyped": (), "defaults": {}}
+    alter.alter(place.client, place.database, more, **nothing | {"added": [(3, more.columns[2])]})
+    Writer(place.client, place.database).insert(batch_of(more, ("2", "6", "7")))
+    last = place.plan("id int4, b int4")
+    for _ in range(2):  # as after a crash
+        alter.alter(place.client, place.database, last, **nothing | {"renamed": [("a", "b")]})
+    assert place.rows("select id, b, b_before_1 from {db}.t order by id") == [(1, 5, None), (2, 6, 7)]

@@ -26,10 +26,11 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(finding), "severity": finding.severity.value} for finding in findings])
         return
+    shown_way: set[str] = set()
     for severity, found in groupby(findings, lambda finding: finding.severity):
         typer.secho(_heading(severity), fg=_COLOURS[severity], bold=True)
         for finding in found:
-            for line in _lines(finding):
+            for line in _lines(finding, shown_way):
                 typer.echo(line)
         typer.echo()
     if not any(finding.severity is not Severity.INFO for finding in findings):
@@ -46,17 +47,30 @@ def _heading(severity: Severity) -> str:
             return said("WORTH KNOWING")
 
 
-def _lines(finding: Finding) -> Iterator[str]:
+def _lines(finding: Finding, shown_way: set[str]) -> Iterator[str]:
     yield f"  {typer.style(shown(finding.subject), bold=True)}: {shown(finding.problem)}"
     if finding.why:
         yield f"    {shown(finding.why)}"
-    for label, text in _ways(finding.fix):
+    for label, text in _ways(finding.fix, shown_way):
         for index, line in enumerate(text):
             head = typer.style(label, bold=True) if index == 0 else " " * len(label)
             yield f"    {head} {shown(line)}"
 
 
-def _ways(fix: Fix) -> Iterator[tuple[str, list[str]]]:
+def _ways(fix: Fix, shown_way: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """What there is of a fix. How a parameter is set is shown once; ``shown_way`` remembers for which one."""
+    if fix.parameter and fix.console:
+        if shown_way:
+            first = next(iter(shown_way))
+            return iter(
+                [
+                    (
+                        said("fix:"),
+                        [said("{parameter}, in the same way as {first}", parameter=fix.parameter, first=first)],
+                    )
+                ]
+            )
+        shown_way.add(fix.parameter)
     ways = (
         (said("fix:"), [fix.advice] if fix.advice else []),
         ("SQL:", list(fix.sql)),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import penstock
-from penstock.cli.output import BLOCKED, errors_told, say
+from penstock.cli.output import BLOCKED, errors_told, say, speak
 from penstock.config import load
 from penstock.errors import ConfigError, NotYetError
 from penstock.observe import log
@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 
 PipeFile = Annotated[Path, typer.Argument(metavar="PIPE.toml", help="The pipe's definition.")]
+Language = Annotated[
+    str, typer.Option("--lang", help="en, ko, ja or zh. Without it: what LANGUAGE, LC_ALL, LC_MESSAGES or LANG say.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -79,8 +82,11 @@ def run(
 
 
 @app.command()
-def check(file: PipeFile, json_wanted: AsJson = False) -> None:
-    """Ask every question of both ends, and print the findings with their fixes. Exits with 3 when one blocks the pipe.
+def check(file: PipeFile, json_wanted: AsJson = False, lang: Language = "") -> None:
+    """Ask every question of both ends, and print what is the matter, why it matters, and how to mend it.
+
+    Nothing is changed. The fixes are those of the source's provider: statements, the way through its console, command lines, Terraform.
+    Exits with 3 when a finding blocks the pipe.
 
     Example: penstock check shop.toml
     """
@@ -89,8 +95,9 @@ def check(file: PipeFile, json_wanted: AsJson = False) -> None:
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
+        speak(lang)
         pipe = load(file)
-        findings = check_both(pipe, home() / f"{pipe.name}.check")
+        findings = check_both(pipe, home())
         show(findings, as_json=json_wanted)
         if any(finding.severity.value == "blocking" for finding in findings):
             raise typer.Exit(BLOCKED)

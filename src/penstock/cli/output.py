@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from penstock.errors import ConfigError, NotYetError, PenstockError
+from penstock.language import LANGUAGES, choose, wanted
 from penstock.observe.log import scrub
 from penstock.observe.words import shown
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3
+
+
+def speak(chosen: str) -> None:
+    """From here on findings are in the chosen language, or in that of the environment. Raises ConfigError for an unknown one."""
+    if chosen and chosen not in LANGUAGES:
+        raise ConfigError(f"--lang {chosen} is not known", hint=f"Use {', '.join(LANGUAGES)}.")
+    choose(chosen or wanted())
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Changes of tables that hold rows already. Each may be repeated after a crash at any instant: what is done already is left out.
 
-A column that was dropped at the source stays, and gives way when its name is used again. What belongs together is one ALTER, which
-ClickHouse does at once or not at all.
+A column that was dropped at the source stays, and gives way when its name is used again. Every step is an ALTER of its own: where one
+ALTER renames X to Z and Y to X, ClickHouse mixes up parts that are older than X, which cannot be read afterwards.
 """
 
 from __future__ import annotations
@@ -41,22 +41,21 @@ def alter(  # noqa: PLR0913  (a change has these parts)
         places = {column.name: (0, column) for column in plan.columns}
         added, renamed = [*added, *(places[new] for _, new in renamed)], ()
     present = fit.column_types(client, database, plan.target)
-    first = [f"drop column {quoted(name)}" for name in dropped if name in present]
+    steps = [f"drop column {quoted(name)}" for name in dropped if name in present]
     left = {name for name in present if name not in dropped}
-    first += _renames(renamed, left)
-    first += _additions(plan, added, left, defaults)
-    second = [
+    steps += _renames(renamed, left)
+    steps += _additions(plan, added, left, defaults)
+    steps += [
         f"modify column {quoted(column.name)} {column.clickhouse}"
         for column in retyped
         if present.get(column.name) != column.clickhouse
     ]
-    for commands in (first, second):
-        if commands:
-            client.define(
-                f"alter table {ddl.qualified(database, plan.target)} {', '.join(commands)}",
-                _AT_ONCE,
-                subject=f"{database}.{plan.target}",
-            )
+    for step in steps:
+        client.define(
+            f"alter table {ddl.qualified(database, plan.target)} {step}",
+            _AT_ONCE,
+            subject=f"{database}.{plan.target}",
+        )
 
 
 def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:

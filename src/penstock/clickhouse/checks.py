@@ -14,7 +14,7 @@ from penstock.finding import Finding, Fix, Severity
 from penstock.language import N_, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from penstock.clickhouse.client import Client
 
@@ -33,6 +33,7 @@ RIGHTS = (
 )
 """What a pipe needs in its database; exchanging two tables needs no more."""
 _MAKING = "CREATE DATABASE"
+_WHY = N_("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones.")
 _NO_EXCHANGE = ("Ordinary", "Lazy", "Memory")
 _REPLICAS = """
 select cluster, uniqExact(host_name, port) as replicas from system.clusters
@@ -98,15 +99,14 @@ def _reachable(client: Client) -> list[Finding]:
 
 
 def destination_rights(client: Client, database: str) -> Iterator[Finding]:
-    """What the user may do: by its grants, then by doing it with a table that is removed again."""
+    """What the user may do: by its grants, then by doing it with tables that are removed again."""
+    ((user, only_reads),) = client.rows(_USER)
+    if only_reads == 1:
+        yield _reader(f"{client.name}, {database}", user)
+        return
     exists = fit.database_exists(client, database)
-    needed = RIGHTS if exists else (_MAKING, *RIGHTS)
-    missing = _missing(client, database, needed)
+    missing = _missing(client, database, RIGHTS if exists else (_MAKING, *RIGHTS))
     if missing:
-        ((user, only_reads),) = client.rows(_USER)
-        if only_reads == 1:
-            yield _reader(f"{client.name}, {database}", user)
-            return
         yield Finding(
             "destination_rights",
             Severity.BLOCKING,
@@ -119,14 +119,18 @@ def destination_rights(client: Client, database: str) -> Iterator[Finding]:
                 user=user,
                 rights=", ".join(missing),
             ),
-            said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
-            Fix(
-                sql=(f"GRANT {', '.join(missing)} ON {quoted(database)}.* TO {quoted(user)};",),
-                advice=said("A user of users.xml is given its rights there."),
-            ),
+            said(_WHY),
+            _grant(database, user, missing),
         )
-    elif exists:
-        yield from _tried(client, database)
+    elif exists or missing is None:
+        yield from _tried(client, database if exists else "default", user)
+
+
+def _grant(database: str, user: str, rights: Sequence[str]) -> Fix:
+    return Fix(
+        sql=(f"GRANT {', '.join(rights)} ON {quoted(database)}.* TO {quoted(user)};",),
+        advice=said("A user of users.xml is given its rights there."),
+    )
 
 
 def _reader(subject: str, user: str) -> Finding:
@@ -135,13 +139,13 @@ def _reader(subject: str, user: str) -> Finding:
         Severity.BLOCKING,
         subject,
         said("the user {user} is read-only", user=user),
-        said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
+        said(_WHY),
         Fix(advice=said("Set readonly = 0 in the user's profile, or take another user.")),
     )
 
 
-def _missing(client: Client, database: str, rights: tuple[str, ...]) -> list[str]:
-    """The rights that are not granted. 24.8 cannot be asked."""
+def _missing(client: Client, database: str, rights: tuple[str, ...]) -> list[str] | None:
+    """The rights that are not granted; None from 24.8, which cannot be asked."""
     try:
         if _granted(client, database, ", ".join(rights)):
             return []
@@ -149,7 +153,7 @@ def _missing(client: Client, database: str, rights: tuple[str, ...]) -> list[str
     except DestinationError as error:
         if "SYNTAX_ERROR" not in error.message:
             raise
-        return []
+        return None
 
 
 def _granted(client: Client, database: str, rights: str) -> bool:
@@ -166,10 +170,13 @@ _TRIES = (
     (N_("delete rows"), "delete from {one} where id = 2"),
     (N_("exchange two tables"), "exchange tables {one} and {two}"),
     (N_("make a view"), "create view {view} as select id from {one}"),
+    (N_("drop a table"), "drop table {view} sync"),
+    (N_("drop a table"), "drop table {one} sync"),
+    (N_("drop a table"), "drop table {two} sync"),
 )
 
 
-def _tried(client: Client, database: str) -> Iterator[Finding]:
+def _tried(client: Client, database: str, user: str) -> Iterator[Finding]:
     mark = f"penstock_check_{uuid.uuid4().hex}"
     names = {each: f"{quoted(database)}.{quoted(f'{mark}_{each}')}" for each in ("one", "two", "view")}
     try:
@@ -177,23 +184,18 @@ def _tried(client: Client, database: str) -> Iterator[Finding]:
             try:
                 client.command(statement.format(**names), {}, subject=database)
             except PenstockError as error:
-                yield _refused(client, database, said(doing), error)
+                fix = _grant(database, user, RIGHTS) if "ACCESS_DENIED" in error.message else Fix(advice=error.hint)
+                yield _refused(f"{client.name}, {database}", said(doing), error, fix)
                 return
     finally:
-        for each in reversed(names.values()):
+        for each in names.values():  # as far as that is possible
             with contextlib.suppress(PenstockError):
                 client.command(f"drop table if exists {each} sync", subject=database)
 
 
-def _refused(client: Client, database: str, doing: str, error: PenstockError) -> Finding:
-    return Finding(
-        "destination_rights",
-        Severity.BLOCKING,
-        f"{client.name}, {database}",
-        said("to {action} fails: {error}", action=doing, error=error.message),
-        said("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones."),
-        Fix(advice=error.hint),
-    )
+def _refused(subject: str, doing: str, error: PenstockError, fix: Fix) -> Finding:
+    problem = said("to {action} fails: {error}", action=doing, error=error.message)
+    return Finding("destination_rights", Severity.BLOCKING, subject, problem, said(_WHY), fix)
 
 
 # What it is

@@ -37,10 +37,10 @@ def ensure_table(client: Client, database: str, plan: Plan) -> None:
     """
     if not fit.table_exists(client, database, plan.target) and _created(client, database, plan):
         return
-    differences = fit.differences(client, database, plan, key=_sorting_key(plan))
-    if differences:
+    different = differences(client, database, plan)
+    if different:
         raise TargetConflictError(
-            f"{database}.{plan.target} exists and does not fit: {'; '.join(differences)}",
+            f"{database}.{plan.target} exists and does not fit: {'; '.join(different)}",
             hint="Mend the table, drop it, or give this one another name: target in [tables.options]. "
             'A column that is String there can stay so: types = { column = "String" }.',
         )
@@ -100,19 +100,29 @@ def _sorting_key(plan: Plan) -> list[str]:
 
 def fits(client: Client, database: str, plan: Plan) -> bool:
     """Whether there is a table that the plan can use."""
-    return not fit.differences(client, database, plan, key=_sorting_key(plan))
+    return not differences(client, database, plan)
+
+
+def differences(client: Client, database: str, plan: Plan) -> list[str]:
+    """What keeps the plan from using the table that is there, one phrase a difference."""
+    return fit.differences(client, database, plan, key=_sorting_key(plan))
 
 
 def ensure_empty(client: Client, database: str, plan: Plan) -> None:
     """A first copy goes into an empty table: rows from elsewhere would win over it, or never leave. Raises SchemaConflictError."""
-    if plan.shape is Shape.NULL:
-        return
-    subject = f"{database}.{plan.target}"
-    if client.rows(f"select 1 from {qualified(database, plan.target)} limit 1", subject=subject):  # noqa: S608 -- identifiers are quoted
+    if holds_rows(client, database, plan):
         raise TargetConflictError(
-            f"{subject} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
+            f"{database}.{plan.target} holds rows already, and {plan.table.full_name} has not been copied by this pipe",
             hint="Drop or truncate that table, or give this one another name: target in [tables.options]. Then: penstock resync.",
         )
+
+
+def holds_rows(client: Client, database: str, plan: Plan) -> bool:
+    """Whether the plan's table has rows; a Null table holds none."""
+    if plan.shape is Shape.NULL:
+        return False
+    table = qualified(database, plan.target)
+    return bool(client.rows(f"select 1 from {table} limit 1", subject=f"{database}.{plan.target}"))  # noqa: S608 -- quoted
 
 
 def view_name(target: str) -> str:

@@ -1,14 +1,21 @@
-"""Every question of both ends, in one pass: what ``penstock check`` prints and what ``penstock run`` asks first."""
+"""Every question of both ends, in one pass: what ``penstock check`` prints. Nothing is changed that stays."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.clickhouse import capabilities
+from penstock.clickhouse import address, capabilities, ddl, fit
 from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
-from penstock.errors import DestinationError, KeyMissingError, SourceError
+from penstock.control.hold import hold
+from penstock.control.store import StateStore
+from penstock.errors import DestinationError, KeyMissingError, PipeHeldError, SourceError, StateError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
 from penstock.pipeline.older import as_stored, narrower
@@ -19,20 +26,27 @@ from penstock.postgres.connection import Connector
 from penstock.postgres.server_checks import refused
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from penstock.config import Pipe
+    from penstock.plan import Plan
     from penstock.table import Table
 
+_NAMES = "select name from system.tables where database = {database:String}"
 
-def check(pipe: Pipe, scratch: Path) -> list[Finding]:
-    """The findings, the blocking ones first. An end that cannot be reached is a finding of its own.
 
-    Raises ConfigError where the definition does not fit the source's tables.
+def check(pipe: Pipe, folder: Path) -> list[Finding]:
+    """The findings, the blocking ones first; both ends are asked at the same time. ``folder`` is PENSTOCK_HOME.
+
+    An end that cannot be reached is a finding of its own. Raises ConfigError where the definition does not fit the source's tables.
     """
     refuse_not_yet(pipe)
-    findings, tables = _source(pipe)
-    findings += _destination(pipe, scratch, tables)
+    with tempfile.TemporaryDirectory(prefix="penstock-check-") as scratch, ThreadPoolExecutor(2, "check") as pool:
+        source = pool.submit(copy_context().run, _source, pipe)
+        destination = pool.submit(
+            copy_context().run, _destination, pipe, folder, Path(scratch), lambda: source.result()[1]
+        )
+        findings = source.result()[0] + destination.result()
     return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
 
 
@@ -59,28 +73,114 @@ def _unreachable(connector: Connector, error: SourceError) -> Finding:
     return Finding("source_reachable", Severity.BLOCKING, connector.where, error.message, why, Fix(advice=error.hint))
 
 
-def _destination(pipe: Pipe, scratch: Path, tables: list[Table]) -> list[Finding]:
+# The destination
+
+
+def _destination(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], list[Table]]) -> list[Finding]:
+    """What is found; ``tables`` gives the source's when they are known."""
+    if found := _no_folder(pipe):
+        return [found]
     try:
-        client = Client.open(pipe.destination, scratch=scratch)
+        client = Client.open(_harmless(pipe, scratch).destination, scratch=scratch)
     except DestinationError as error:
-        return [destination_checks.unreachable("destination", error)]
+        return [_busy(pipe, error) if _runs(pipe, folder) else destination_checks.unreachable("ClickHouse", error)]
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
-            findings += _plans(pipe, client, tables)
+            findings += _plans(pipe, client, tables(), _ours(pipe, folder))
         return findings
 
 
-def _plans(pipe: Pipe, client: Client, tables: list[Table]) -> list[Finding]:
-    """Tables that cannot be had, and columns that hold less here than on a newer server."""
+def _no_folder(pipe: Pipe) -> Finding | None:
+    """Where an embedded database cannot be made."""
+    path = address.read(pipe.destination).path
+    parent = next((each for each in path.parents if each.exists()), None) if path and not path.exists() else None
+    if parent is None or (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        return None
+    return Finding(
+        "destination_reachable",
+        Severity.BLOCKING,
+        str(path),
+        said("the folder cannot be made in {parent}", parent=parent),
+        said("Nothing else could be asked there."),
+        Fix(advice=said("Name a folder in destination.dsn that can be made and written.")),
+    )
+
+
+def _harmless(pipe: Pipe, scratch: Path) -> Pipe:
+    """The pipe, with another folder for an embedded database that is still to be made."""
+    path = address.read(pipe.destination).path
+    if path is None or path.exists():
+        return pipe
+    elsewhere = pipe.destination.model_copy(update={"dsn": f"chdb://{scratch}/data"})
+    return pipe.model_copy(update={"destination": elsewhere})
+
+
+def _runs(pipe: Pipe, folder: Path) -> bool:
+    try:
+        with hold(folder, pipe.name):
+            return False
+    except PipeHeldError:
+        return True
+
+
+def _busy(pipe: Pipe, error: DestinationError) -> Finding:
+    problem = said("it is open in the pipe, which is running: {error}", error=error.message)
+    why = said("An embedded database is open in one process only, so it was not asked.")
+    return Finding("destination_busy", Severity.INFO, pipe.database, problem, why)
+
+
+def _ours(pipe: Pipe, folder: Path) -> set[str]:
+    """The tables in the destination that the pipe has made, and follows through changes of their definitions."""
+    if not (folder / "state.db").is_file():
+        return set()
+    with contextlib.suppress(StateError), contextlib.closing(StateStore(folder)) as store:
+        return {record.target for record in store.tables(pipe.name)}
+    return set()
+
+
+def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> list[Finding]:
+    """Tables that cannot be had, are taken, or hold less here than on a newer server."""
     try:
         server = capabilities.ask(client)
+        names = {name for (name,) in client.rows(_NAMES, {"database": pipe.database})}
+        plans, refusals = compile_all(pipe, tables, server)
+        stored = [as_stored(client, pipe, plan, server) if plan.target in names else plan for plan in plans]
+        findings = narrower(pipe, stored, server)
+        findings += _taken(pipe, client, [plan for plan in stored if plan.target not in ours], names)
     except DestinationError as error:
         return [destination_checks.unreachable(client.name, error)]
-    plans, refused = compile_all(pipe, tables, server)
-    findings = narrower(pipe, [as_stored(client, pipe, plan, server) for plan in plans], server)
     return findings + [
         Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), fix=Fix(advice=error.hint))
-        for name, error in refused
+        for name, error in refusals
         if not isinstance(error, KeyMissingError)  # which is among the source's findings
     ]
+
+
+def _taken(pipe: Pipe, client: Client, plans: Sequence[Plan], names: set[str]) -> Iterator[Finding]:
+    """Names that something else has in the destination."""
+    database = pipe.database
+    another = said("Or give this one another name: target in [tables.options].")
+    why = said("A table is copied into an empty table of its own layout: other rows would mix with it, or be lost.")
+    for plan in plans:
+        if plan.target in names:
+            subject = f"{database}.{plan.target}"
+            if differences := ddl.differences(client, database, plan):
+                problem = said("it exists, and does not fit: {differences}", differences="; ".join(differences))
+                advice = said("Mend or drop it.")
+                yield Finding("targets", Severity.BLOCKING, subject, problem, why, Fix(advice=f"{advice} {another}"))
+            elif ddl.holds_rows(client, database, plan):
+                advice = said("Empty or drop it.")
+                problem = said("it exists, and holds rows")
+                yield Finding("targets", Severity.BLOCKING, subject, problem, why, Fix(advice=f"{advice} {another}"))
+        view = ddl.view_name(plan.target)
+        shown = view in names and view in ddl.names(plan, views=pipe.destination.views)
+        if shown and fit.is_foreign(client, database, view, comment=ddl.VIEW_COMMENT):
+            yield Finding(
+                "targets",
+                Severity.BLOCKING,
+                f"{database}.{view}",
+                said("it exists, and is not Penstock's view of {table}", table=plan.target),
+                said("The view of that name shows the rows as they are now."),
+                Fix(advice=said("Rename or drop it, or set views = false in [destination].")),
+            )

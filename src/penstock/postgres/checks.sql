@@ -103,12 +103,12 @@ where c.oid = any (%(oids)s::oid[])
 order by 1, 3
 
 -- name: long_transactions
--- Their ages are known for roles that we may see only.
+-- Their ages are known for roles that we may see only; of others there is nothing but the process.
 select a.pid, a.usename::text as role, a.datname::text as database, coalesce(a.application_name, '') as application,
        a.state, extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::float8 as seconds
 from pg_catalog.pg_stat_activity a
 where a.backend_xid is not null and a.pid <> pg_catalog.pg_backend_pid()
-  and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s)
+  and coalesce(a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s), true)
 order by a.xact_start
 
 -- name: old_prepared

@@ -56,7 +56,7 @@ class Lack:
     exists: bool
     tables: tuple[Table, ...]
     composed: sql.Composed
-    statement: str  # that mends it
+    statement: str  # the same for people
 
 
 def lacking(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> Lack | None:
@@ -73,7 +73,7 @@ def lacking(connection: Connection, name: str, tables: Sequence[Table], *, owned
         composed = sql.SQL("alter publication {} add table {}").format(sql.Identifier(name), members)
     if exists and not missing:
         return None
-    return Lack(exists, tuple(missing), composed, f"{composed.as_string(connection)};")
+    return Lack(exists, tuple(missing), composed, _text(connection, composed))
 
 
 @contextmanager
@@ -94,7 +94,15 @@ def _without(table: Table, oids: set[int]) -> Table:
 
 def statement(connection: Connection, name: str, tables: Sequence[Table]) -> str:
     """The statement that makes a publication of these tables, for people to run."""
-    return f"{_create(connection, name, tables).as_string(connection)};"
+    return _text(connection, _create(connection, name, tables))
+
+
+def _text(connection: Connection, composed: sql.Composed) -> str:
+    """A statement for people; empty where a name is not UTF-8, which no statement of ours can hold."""
+    try:
+        return f"{composed.as_string(connection)};"
+    except UnicodeEncodeError:
+        return ""
 
 
 def _create(connection: Connection, name: str, tables: Sequence[Table]) -> sql.Composed:

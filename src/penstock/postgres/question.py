@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import namedtuple_row
 
+from penstock.finding import Fix
+from penstock.language import said
 from penstock.postgres import QUERIES, providers
 from penstock.postgres.connection import kept_bytes, translated
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from penstock.config import Pipe
-    from penstock.finding import Fix
     from penstock.postgres.connection import Connection
     from penstock.postgres.providers import Provider, Recognised
     from penstock.table import Table
@@ -107,7 +108,8 @@ class Question:
 
     def set(self, name: str, value: str, *, restarts: bool) -> Fix:
         """How a parameter is set at this provider."""
-        return self.provider.set_parameter(providers.Parameter(name, value, restarts=restarts), self.facts)
+        fix = self.provider.set_parameter(providers.Parameter(name, value, restarts=restarts), self.facts)
+        return fix or Fix(advice=said("The provider sets it, and lets nobody change it."))
 
     def fetch(self, query: str, **parameters: object) -> list[Any]:
         """The rows of a named query."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.finding import Fix
 from penstock.language import N_
 from penstock.postgres.providers.row import Parameter, Provider
@@ -29,20 +31,37 @@ resource "aws_vpc_security_group_ingress_rule" "penstock" {
   cidr_ipv4         = "{address}/32"
 }""",
 )
-_TOKEN_NOTE = N_("The token lives 15 minutes: Penstock makes a fresh one for each connection.")
-_PROXY = r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com"
-_PROXY_ADVICE = N_(
-    "RDS Proxy does not carry replication. "
-    "The endpoint of PostgreSQL itself is in the console: RDS → Databases → your database → Endpoints."
+_TOKENS = Fix(
+    advice=N_("The token lives 15 minutes: Penstock makes a fresh one for each connection."),
+    sql=("GRANT rds_iam TO {role};",),
+    console=N_(
+        "RDS → Databases → {server} → Modify → Database authentication → Password and IAM; rds.iam_auth_for_replication = 1"
+    ),
 )
+_AMAZON = Provider(
+    name="amazon",
+    title="Amazon",
+    logical=(Parameter("rds.logical_replication", "1", shown="on"),),
+    timeout="parameter",
+    administrator="rds_superuser",
+    replicate=("GRANT rds_replication TO {role};",),
+    poolers=r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com",
+    direct_advice=N_(
+        "RDS Proxy does not carry replication. "
+        "The endpoint of PostgreSQL itself is in the console: RDS → Databases → your database → Endpoints."
+    ),
+    allow=_ALLOW,
+    tokens=_TOKENS,
+)
+"""What both have in common."""
 
-AURORA = Provider(
+AURORA = replace(
+    _AMAZON,
     name="aurora",
     title="Amazon Aurora",
     manual="https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraPostgreSQL.Replication.Logical.html",
     marks=("function:aurora_version",),
     hosts=r"^(?P<server>[^.]+)\.cluster-(?:ro-|custom-)?[^.]+\.(?P<region>[^.]+)\.rds\.amazonaws\.com",
-    logical=(Parameter("rds.logical_replication", "1", shown="on"),),
     setting=Fix(
         advice=N_(
             "If the cluster has a parameter group of your own already, change that one: another one would lose its settings."
@@ -82,22 +101,12 @@ resource "aws_rds_cluster_parameter_group" "{group}" {
         console=N_("RDS → Databases → {server} → the writer instance → Actions → Reboot"),
         cli=("aws rds reboot-db-instance --region {region} --db-instance-identifier WRITER-INSTANCE",),
     ),
-    timeout="parameter",
-    administrator="rds_superuser",
-    replicate=("GRANT rds_replication TO {role};",),
-    poolers=_PROXY,
-    direct_advice=_PROXY_ADVICE,
     readers=r"\.cluster-ro-",
     writer=(r"\.cluster-ro-", ".cluster-"),
     pinned=r"^[^.]+\.(?!cluster-|proxy-)[^.]+\.[^.]+\.rds\.amazonaws\.com|\.cluster-custom-",
     endpoint_advice=_MOVES,
-    allow=_ALLOW,
-    tokens=Fix(
-        advice=_TOKEN_NOTE,
-        sql=("GRANT rds_iam TO {role};",),
-        console=N_(
-            "RDS → Databases → {server} → Modify → Database authentication → Password and IAM; rds.iam_auth_for_replication = 1"
-        ),
+    tokens=replace(
+        _TOKENS,
         cli=(
             "aws rds modify-db-cluster --region {region} --db-cluster-identifier {server} --enable-iam-database-authentication",
         ),
@@ -113,13 +122,13 @@ resource "aws_rds_cluster_parameter_group" "{group}" {
     ),
 )
 
-RDS = Provider(
+RDS = replace(
+    _AMAZON,
     name="rds",
     title="Amazon RDS",
     manual="https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/PostgreSQL.Concepts.General.FeatureSupport.LogicalReplication.html",
     marks=("setting:rds.logical_replication", "role:rds_superuser"),
     hosts=r"^(?P<server>[^.]+)\.(?:proxy-)?[^.]+\.(?P<region>[^.]+)\.rds\.amazonaws\.com",
-    logical=(Parameter("rds.logical_replication", "1", shown="on"),),
     setting=Fix(
         advice=N_(
             "If the instance has a parameter group of your own already, change that one: another one would lose its settings."
@@ -159,19 +168,9 @@ resource "aws_db_parameter_group" "{group}" {
         console=N_("RDS → Databases → {server} → Actions → Reboot"),
         cli=("aws rds reboot-db-instance --region {region} --db-instance-identifier {server}",),
     ),
-    timeout="parameter",
-    administrator="rds_superuser",
-    replicate=("GRANT rds_replication TO {role};",),
-    poolers=_PROXY,
-    direct_advice=_PROXY_ADVICE,
     endpoint_advice=N_("Name the instance's endpoint: with Multi-AZ it follows a failover by itself."),
-    allow=_ALLOW,
-    tokens=Fix(
-        advice=_TOKEN_NOTE,
-        sql=("GRANT rds_iam TO {role};",),
-        console=N_(
-            "RDS → Databases → {server} → Modify → Database authentication → Password and IAM; rds.iam_auth_for_replication = 1"
-        ),
+    tokens=replace(
+        _TOKENS,
         cli=(
             (
                 "aws rds modify-db-instance --region {region} --db-instance-identifier {server}"

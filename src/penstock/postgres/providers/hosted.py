@@ -129,14 +129,14 @@ GENERIC = Provider(
     manual="https://www.postgresql.org/docs/current/logical-replication-config.html",
     setting=Fix(sql=("ALTER SYSTEM SET {parameter} = '{value}';",)),
     restart=Fix(
-        advice=N_("Then restart the server."),
+        advice=N_("After that restart the server."),
         cli=("pg_ctl restart -D DATA-FOLDER",),
     ),
     direct_advice=N_("Give the host and port of PostgreSQL itself, not those of PgBouncer or another pooler."),
     endpoint_advice=N_("Name the primary, or all servers with target_session_attrs=read-write."),
     allow=Fix(
-        advice=N_("Add the line to pg_hba.conf, and reload the configuration: SELECT pg_reload_conf();"),
-        console="hostssl DATABASE {role} {address}/32 scram-sha-256",
+        advice=N_("Add this line to pg_hba.conf: hostssl all {role} {address}/32 scram-sha-256; then:"),
+        sql=("SELECT pg_reload_conf();",),
     ),
     failover=N_(
         "From PostgreSQL 17 on slots made with failover are kept on a standby with sync_replication_slots = on; "

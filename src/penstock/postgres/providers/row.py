@@ -9,7 +9,7 @@ named groups of ``hosts``: ``{server}``, ``{region}``, ``{project}``. What is no
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from penstock.finding import Fix
@@ -104,7 +104,7 @@ class Provider:
         values = {**facts, "parameter": parameter.name, "value": parameter.value, "apply": apply}
         if parameter.name in self.fixed:
             return Fix()
-        fix = self.setting.filled(values)
+        fix = replace(self.setting, parameter="{parameter} = {value}").filled(values)
         return fix + self.restart.filled(values) if parameter.restarts else fix + self._reload()
 
     def _reload(self) -> Fix:

@@ -1,0 +1,138 @@
+"""Every text of a finding exists in every language, says the same names and statements, and is what the code says today."""
+
+from __future__ import annotations
+
+import ast
+import gettext
+import re
+from contextvars import copy_context
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.scripts import ROOT, script
+
+from penstock import language
+from penstock.language import LANGUAGES, N_, choose, said, wanted
+
+if TYPE_CHECKING:
+    from babel.messages import Catalog
+
+TRANSLATED = [each for each in LANGUAGES if each != "en"]
+VERBATIM = re.compile(r"[\w.]+_\w+|\bsource\.\w+|\btables\.\w+|\bpenstock \w+\b|\b[A-Z]{2,}[A-Z_.]*\b|\d{4,}")
+"""Names of settings, statements, ports, which are the same in every language."""
+SPOKEN = {"BLOCKING", "WARNING", "WORTH", "KNOWING", "NTP", "NAME", "DSN", "CLI", "READ", "OF", "ID", "AZ"}
+
+
+SCRIPT = script("languages")
+TEXTS = {message.id for message in SCRIPT.extracted() if message.id}
+
+
+def catalogue(name: str) -> Catalog:
+    return SCRIPT.read(name)  # type: ignore[no-any-return]
+
+
+def fields(template: str) -> set[str | None]:
+    return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+
+
+def test_there_are_texts() -> None:
+    assert len(TEXTS) > 200
+    assert {"it has no primary key", "the role may not replicate"} <= TEXTS
+    assert set(SCRIPT.LANGUAGES) == set(TRANSLATED)
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_no_text_is_missing_stale_or_doubtful(name: str) -> None:
+    there = {message.id: message for message in catalogue(name) if message.id}
+    assert sorted(TEXTS - there.keys()) == [], "run: make docs, then translate"
+    assert sorted(there.keys() - TEXTS) == [], "run: make docs"
+    assert [message.id for message in there.values() if not message.string or message.fuzzy] == []
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_translations_are_filled_in_as_the_texts_are(name: str) -> None:
+    for message in catalogue(name):
+        if message.id:
+            assert fields(message.string) == fields(message.id), message.id
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_names_and_statements_are_not_translated(name: str) -> None:
+    for message in catalogue(name):
+        if message.id:
+            for word in set(VERBATIM.findall(message.id)) - SPOKEN:
+                assert word in message.string, f"{word}: {message.id}"
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_what_is_compiled_is_what_is_written(name: str) -> None:
+    with SCRIPT.path_of(name, "mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    for message in catalogue(name):
+        if message.id:
+            assert compiled.gettext(message.id) == message.string, "run: make docs"
+
+
+def test_texts_are_literals_or_marked() -> None:
+    """What Babel cannot see would stay English for ever."""
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for call in _calls(tree):
+            first = call.args[0]
+            literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
+            marked = isinstance(first, (ast.Name, ast.Attribute, ast.Subscript)) and call.func.id == "said"  # type: ignore[attr-defined]
+            assert literal or marked, f"{path.name}:{call.lineno}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):  # into which Babel does not look
+                hidden = [call for call in _calls(node) if isinstance(call.args[0], ast.Constant)]
+                assert not hidden, f"{path.name}:{node.lineno}"
+
+
+def _calls(tree: ast.AST) -> list[ast.Call]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("said", "N_")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "ja_JP.eucJP"}, "ja"),
+        ({"LC_ALL": "zh_CN.UTF-8", "LANG": "ko_KR.UTF-8"}, "zh"),
+        ({"LANGUAGE": "fr:ja:en", "LC_ALL": "C"}, "ja"),
+        ({"LANGUAGE": "en:ko"}, "en"),
+        ({"LANG": "C"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh-Hans"}, "zh"),
+    ],
+)
+def test_the_language_of_the_environment(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert wanted() == expected
+
+
+def test_what_is_said() -> None:
+    def spoken(name: str) -> str:
+        choose(name)
+        return said("the role may not read {tables}", tables="public.t")
+
+    assert copy_context().run(spoken, "en") == "the role may not read public.t"
+    assert copy_context().run(spoken, "ko") == "롤이 public.t을(를) 읽을 수 없습니다"
+    assert copy_context().run(spoken, "ja") == "ロールは public.t を読めません"
+    assert copy_context().run(spoken, "zh") == "该角色无权读取 public.t"
+    assert said("the role may not read {tables}", tables="x") == "the role may not read x"  # chosen there, not here
+    assert said(N_("a text of tomorrow {{}}")) == "a text of tomorrow {}"
+    with pytest.raises(ValueError, match="xx"):
+        choose("xx")
+    assert Path(language.LOCALE).is_dir()
