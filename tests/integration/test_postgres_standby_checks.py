@@ -57,7 +57,7 @@ def test_before_17_only_an_extension_keeps_the_slot(cluster: Cluster) -> None:
     until(lambda: is_followed(cluster))
     found = one(pipe, "failover")
     assert (found.subject, found.severity) == (SLOT, Severity.WARNING)
-    assert found.problem == "1 servers follow this one, and none of them keeps the slot"
+    assert found.problem == "standbys follow this server (1), and none of them keeps the slot"
     assert "pg_failover_slots" in found.fix.advice
     assert named(pipe_of(cluster.database.dsn, provider="aurora"), *CHECKS) == []  # its storage keeps it
     cluster.primary.restart(**{"pg_failover_slots.synchronize_slot_names": "name_like:%"})  # as the extension brings it

@@ -51,7 +51,7 @@ def _before_17(asked: Question, found: Any) -> Iterator[Finding]:
             "failover",
             Severity.WARNING,
             asked.pipe.slot,
-            said("{count} servers follow this one, and none of them keeps the slot", count=found.senders),
+            said("standbys follow this server ({count}), and none of them keeps the slot", count=found.senders),
             said(_COST),
             Fix(
                 advice=said(
