@@ -64,14 +64,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     runs: dict[str, list[pytest.Function]] = {}
     for item in items:
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if "acceptance" in item.path.parts and "postgres" in chosen:
+        if "acceptance" in item.path.parts and {"postgres", "cluster"} & chosen.keys():
             runs.setdefault(re.sub(r"\bpg\d\d\b", "", item.nodeid), []).append(item)
     for same in runs.values():
-        versions = {item.callspec.params["postgres"] for item in same}
+        versions = {_version(item) for item in same}
         usual = EVERY_DAY if EVERY_DAY in versions else max(versions)
         for item in same:
-            if item.callspec.params["postgres"] != usual:
+            if _version(item) != usual:
                 item.add_marker(pytest.mark.slow)
+
+
+def _version(item: pytest.Function) -> int:
+    chosen = item.callspec.params
+    return int(chosen["postgres"] if "postgres" in chosen else chosen["cluster"])  # type: ignore[call-overload]
 
 
 def _versions(item: Any) -> list[int]:

@@ -60,8 +60,12 @@ class Source(Protocol):
     def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
         """The table's parts, or ``only`` those of these partitions, as text that ``read_part`` understands."""
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
-        """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
+    def read_part(
+        self, plan: Plan, part: str, snapshot: str, seen: Callable[[Lsn], None]
+    ) -> Generator[bytes, None, None]:
+        """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
+
+        Raises TableRewrittenError when the table is no longer the one that was planned."""
 
     def snapshot(
         self, report: Callable[[str], None], stopped: Callable[[], bool]
@@ -270,7 +274,7 @@ class Copies:
         part.rows = part.bytes = 0
         unfit: list[Unfit] = []
         try:
-            with contextlib.closing(self._source.read_part(plan, part.body, snapshot)) as chunks:
+            with contextlib.closing(self._source.read_part(plan, part.body, snapshot, lane.has_seen)) as chunks:
                 for chunk in chunks:
                     decoder.receive(chunk)
                     while decoder.full:

@@ -105,10 +105,14 @@ class SourceEnd:
             parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=rows)
         return [part.to_json() for part in parts if not only or part.relation in only]
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
-        """Chunks of COPY text. Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
+    def read_part(
+        self, plan: Plan, part: str, snapshot: str, seen: Callable[[Lsn], None]
+    ) -> Generator[bytes, None, None]:
+        """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
+
+        Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
         chunks = copy.read_part(
-            self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
+            self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None, seen=seen
         )
         try:
             yield from chunks

@@ -263,11 +263,11 @@ class _Fork:
     def sets_aside(self, store: Store, table: TableRecord) -> bool:
         """Whether the table has changes that the source lost; it is set aside then. One that is not copied yet starts over."""
         lost = self._furthest(table)
-        begun = table.state is State.COPYING or (lost and table.state in (State.WAITING, State.CATCHING_UP))
-        if begun:  # rows of a copy may be of a moment behind the fork
+        begun = bool(lost) and table.state in (State.WAITING, State.COPYING, State.CATCHING_UP)
+        if begun:
             table.set_back(beside=not _is_null(self.pipe, table))
             store.save_parts(self.pipe.name, table.oid, [])
-            log.info("copy starts over", table=table.full_name, why="the source was promoted while it was copied")
+            log.info("copy starts over", table=table.full_name, why="the source lost some of what it shows")
         elif lost:
             table.fail(self._error(table, lost))
         store.save_table(self.pipe.name, table)

@@ -304,6 +304,13 @@ class Lane:
         with self._saving:
             self._around.store.save_table(self._around.pipe_name, self.record)
 
+    def has_seen(self, position: Lsn) -> None:
+        """What is copied from here on may be of any moment until then: known should the source lose it. Called from the copy's threads."""
+        with self._saving:
+            if position > self.record.goal:
+                self.record.goal = position
+                self._around.store.save_table(self._around.pipe_name, self.record)
+
     async def leave_trace(self, version: int) -> None:
         """Of a TRUNCATE, which leaves no row: what the table shows is of then, should the source lose it (``failover.py``)."""
         self.record.goal = max(self.record.goal, Lsn(commit_of(version) + 1))
