@@ -65,7 +65,8 @@ class Source(Protocol):
     ) -> Generator[bytes, None, None]:
         """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
 
-        Raises TableRewrittenError when the table is no longer the one that was planned."""
+        Raises TableRewrittenError when the table is no longer the one that was planned.
+        """
 
     def snapshot(
         self, report: Callable[[str], None], stopped: Callable[[], bool]

@@ -110,7 +110,8 @@ class SourceEnd:
     ) -> Generator[bytes, None, None]:
         """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
 
-        Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
+        Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned.
+        """
         chunks = copy.read_part(
             self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None, seen=seen
         )
