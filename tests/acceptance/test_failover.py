@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from tests.fix_postgres import Database, drop_database, until
 from tests.load import TABLES, load, make_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import subprocess
+    from collections.abc import Callable, Iterator
 
     from tests.fix_pipe import Case
     from tests.fix_standby import Cluster
@@ -21,6 +23,19 @@ QUICK = 'flush_interval = "50ms"\ncopy_part_rows = 2000\nmax_batch_rows = 500'
 
 def wait_until_streaming(case: Case) -> None:
     case.wait_until(lambda: case.log().count("table streaming") == 2, "both tables stream")
+
+
+@contextlib.contextmanager
+def streaming(
+    case: Case, cluster: Cluster, *, rows: int = 2000, more: str = "", expect: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    """A pipe that streams both tables, and whose slot the first standby has."""
+    make_tables(cluster.database, rows)
+    case.define(settings=f"{QUICK}\n{more}")
+    with case.running(expect=expect) as process:
+        wait_until_streaming(case)
+        cluster.synchronize()
+        yield process
 
 
 def assert_the_end_arrives(case: Case, cluster: Cluster, *tables: str) -> None:
@@ -37,11 +52,7 @@ def assert_the_end_arrives(case: Case, cluster: Cluster, *tables: str) -> None:
 @pytest.mark.pg(">= 17")
 def test_a_promotion_under_load_loses_nothing(followed: Case, cluster: Cluster) -> None:
     """The primary dies without a word; the slot was kept by the standby, and what the pipe had was there before."""
-    make_tables(cluster.database)
-    followed.define(settings=QUICK)
-    with followed.running():
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster):
         with load(cluster) as work:
             work.wait_for_commits(200)
             cluster.promote(lost=True)
@@ -59,12 +70,8 @@ def test_a_promotion_under_load_loses_nothing(followed: Case, cluster: Cluster) 
 @pytest.mark.parametrize("pipe_is", ["running", pytest.param("stopped", marks=pytest.mark.slow)])
 def test_what_the_source_lost_is_set_aside_and_copied_again(followed: Case, cluster: Cluster, pipe_is: str) -> None:
     """The standby was behind: table a has rows in the destination that never were. b was not touched, and goes on."""
-    make_tables(cluster.database)
     cluster.let_wait_for("")
-    followed.define(settings=QUICK)
-    with followed.running(expect=-9 if pipe_is == "stopped" else 0) as process:
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster, expect=-9 if pipe_is == "stopped" else 0) as process:
         cluster.hold_back(cluster.standbys[0])
         cluster.database.execute(
             "insert into a select i, -7, 'lost' from generate_series(10001, 10100) i",
@@ -128,11 +135,7 @@ def test_the_slot_is_gone_after_a_promotion(followed: Case, cluster: Cluster) ->
 @pytest.mark.pg("== 17")
 def test_the_endpoint_moves_and_the_old_connections_live_on(followed: Case, cluster: Cluster) -> None:
     """DNS leads to another server, and the old primary does not know: what it commits from then on never happened."""
-    make_tables(cluster.database)
-    followed.define(settings=QUICK)
-    with followed.running():
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster):
         cluster.wait_until_followed()
         cluster.promote(old_lives=True)
         cluster.database.execute("insert into b select 'after', i, 0 from generate_series(1, 100) i")
@@ -145,12 +148,8 @@ def test_the_endpoint_moves_and_the_old_connections_live_on(followed: Case, clus
 @pytest.mark.pg("== 17")
 def test_a_truncate_and_a_definition_that_the_source_lost(followed: Case, cluster: Cluster) -> None:
     """Neither leaves a row in the destination; the tables are set aside all the same."""
-    make_tables(cluster.database)
     cluster.let_wait_for("")
-    followed.define(settings=QUICK)
-    with followed.running(expect=1):
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster, expect=1):
         cluster.hold_back(cluster.standbys[0])
         cluster.database.execute("truncate b", "alter table a add column more int")
         followed.wait_for("select count() from b", 0)
@@ -207,12 +206,8 @@ def test_a_slot_that_stands_before_the_pipe(followed: Case, cluster: Cluster) ->
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_promotion_within_a_copy(followed: Case, cluster: Cluster, *, lost: bool) -> None:
     """The copy goes on; where it may have read what is lost, it starts over in a table of its own."""
-    make_tables(cluster.database, 20_000)
     cluster.let_wait_for("")
-    followed.define(settings=f"{QUICK}\ncopy_workers = 1")
-    with followed.running():
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster, rows=20_000, more="copy_workers = 1"):
         if lost:
             cluster.wait_until_followed()
             cluster.hold_back(cluster.standbys[0])
@@ -233,11 +228,7 @@ def test_a_promotion_within_a_copy(followed: Case, cluster: Cluster, *, lost: bo
 @pytest.mark.pg("== 18")
 def test_one_promotion_after_another(followed: Case, cluster: Cluster) -> None:
     """The second one while the pipe does not run."""
-    make_tables(cluster.database)
-    followed.define(settings=QUICK)
-    with followed.running():
-        wait_until_streaming(followed)
-        cluster.synchronize()
+    with streaming(followed, cluster):
         with load(cluster) as work:
             work.wait_for_commits(100)
             cluster.promote(lost=True)
