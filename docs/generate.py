@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -19,20 +18,20 @@ from penstock.cli.main import app
 from penstock.config import Pipe, Secret, Section, Ssh, parse
 from penstock.decode.codecs.nested import MOST_DIMENSIONS
 from penstock.errors import NotYetError, PenstockError
-from penstock.language import LANGUAGES, choose
 from penstock.pipeline.prepare import refuse_not_yet
-from penstock.postgres.guide import guide
-from penstock.postgres.providers import PROVIDERS, Support
+from penstock.postgres.guide import guides
 from penstock.table import Column, Type, TypeKind
 from penstock.typemap import AS_TEXT, ENUM, ROWS, TEXTS, Capabilities, Forms, Row, Target, target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pydantic.fields import FieldInfo
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by `make docs` from {origin}. Change it there. -->\n"
+
+_PROVIDERS = NOTE.format(origin="src/penstock/postgres/providers/")
 
 
 def pages() -> dict[str, str]:
@@ -42,49 +41,8 @@ def pages() -> dict[str, str]:
         "types.md": "\n".join(_types()),
         "errors.md": "\n".join(_errors()),
         "commands.md": "\n".join(_commands()),
-        **_sources(),
+        **{f"sources/{name}": f"{_PROVIDERS}\n{page}" for name, page in guides().items()},
     }
-
-
-# sources/
-
-SPOKEN = {"en": "English", "ko": "한국어", "ja": "日本語", "zh": "中文"}
-
-
-def _sources() -> dict[str, str]:
-    """A page a provider and language, and their list."""
-    found = {"sources/README.md": "\n".join(_sources_list())}
-    for language in LANGUAGES:
-        for provider in PROVIDERS:
-            page = copy_context().run(_spoken, language, lambda provider=provider: guide(provider))
-            note = NOTE.format(origin="src/penstock/postgres/providers/")
-            found[f"sources/{_page_of(provider.name, language)}"] = f"{note}\n{page}"
-    return found
-
-
-def _spoken(language: str, write: Callable[[], str]) -> str:
-    choose(language)
-    return write()
-
-
-def _page_of(name: str, language: str) -> str:
-    return f"{name}.md" if language == "en" else f"{language}/{name}.md"
-
-
-def _sources_list() -> Iterator[str]:
-    yield NOTE.format(origin="src/penstock/postgres/providers/")
-    yield "# Sources\n"
-    yield "What each provider needs, step by step. `penstock check` finds what is missing, and prints the same for your server.\n"
-    yield "| provider | followed | known by | |"
-    yield "|---|---|---|---|"
-    for provider in sorted(PROVIDERS, key=lambda each: each.title):
-        pages = " · ".join(f"[{title}]({_page_of(provider.name, language)})" for language, title in SPOKEN.items())
-        marks = ", ".join(f"`{mark.replace(':', ' ', 1)}`" for mark in provider.marks if "|" not in mark)
-        known = marks or ("its host" if provider.hosts else "nothing else")
-        yield f"| {provider.title} | {FOLLOWED[provider.support]} | {known} | {pages} |"
-
-
-FOLLOWED = {Support.FULL: "yes", Support.SNAPSHOT: "one copy only", Support.NONE: "no"}
 
 
 # configuration.md

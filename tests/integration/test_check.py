@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,7 +14,9 @@ from tests.servers.clickhouse import PASSWORD
 
 from penstock.config import Pipe, parse
 from penstock.control import checks
+from penstock.control.store import StateStore
 from penstock.finding import Finding, Severity
+from penstock.pipeline.checkpoint import TableRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +66,18 @@ def test_names_that_are_taken(
     place.run("drop table {db}.a", "truncate table {db}.b", "drop view {db}.d_current")
     assert found(pipe, tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("destination", ["server"], indirect=True)
+def test_tables_that_the_pipe_has_made_are_not_taken(
+    database: Database, place: Place, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    database.execute("create table mine (id int primary key)", "create table theirs (id int primary key)")
+    place.run(*(f"create table {{db}}.{name} (id Int8) engine = MergeTree order by id" for name in ("mine", "theirs")))
+    with contextlib.closing(StateStore(tmp_path)) as store:
+        for oid, name in enumerate(("mine", "theirs"), 1):
+            store.save_table("shop", TableRecord(oid, f"public.{name}", name, "", ours=name == "mine"))
+    assert set(found(pipe_to(database, clickhouse_server, place.database), tmp_path)) == {f"{place.database}.theirs"}
 
 
 def test_an_end_that_does_not_answer_hides_nothing_of_the_other(

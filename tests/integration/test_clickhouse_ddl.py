@@ -272,3 +272,20 @@ def test_a_column_gets_a_name_that_older_parts_lack(place: Place) -> None:
     for _ in range(2):  # as after a crash
         alter.alter(place.client, place.database, last, **nothing | {"renamed": [("a", "b")]})
     assert place.rows("select id, b, b_before_1 from {db}.t order by id") == [(1, 5, None), (2, 6, 7)]
+
+
+def test_merges_go_on_after_a_rename(place: Place) -> None:
+    """They do not begin within one: it would lose values. What a crash has left stopped goes on too."""
+    engine = f"select engine_full from system.tables where database = '{place.database}' and name = 't'"
+    plan = place.table("id int4, a int4")
+    for number in range(20):
+        Writer(place.client, place.database).insert(batch_of(plan, (str(number), "5")))
+    before = place.rows(engine)
+    last = place.plan("id int4, b int4")
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}}
+    alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
+    assert place.rows("select sum(b) from {db}.t") == [(100,)]
+    assert place.rows(engine) == before
+    place.run(f"alter table {{db}}.t modify setting max_bytes_to_merge_at_max_space_in_pool = {alter.NONE}")
+    alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
+    assert place.rows(engine) == before

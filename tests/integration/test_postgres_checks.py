@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.servers.postgres import PostgresServer
 from penstock.finding import Severity
 from penstock.postgres import QUERIES, server_checks, slot, wal_checks
 from penstock.postgres.connection import Connector
+from penstock.postgres.question import Question, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +63,18 @@ def test_settings_of_the_server(postgres: PostgresServer, monkeypatch: pytest.Mo
         assert "After that restart the server." in found["wal_level"].fix.advice
         server.restart()
         assert check(pipe) == []
+
+
+def test_wal_is_measured_while_the_others_ask(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal_checks, "MEASURED_SECONDS", 0.0)
+    asked = Question.of(connection, pipe_of(database.dsn), [])
+    limited = {**asked.settings, "max_slot_wal_keep_size": Setting("8192", pending=False)}  # 8 GB
+    database.execute("select pg_logical_emit_message(false, '', repeat('x', 8000000))")
+    (found,) = wal_checks.wal_kept(replace(asked, settings=limited))
+    assert found.severity is Severity.WARNING
+    assert re.search(r"8\.00 GB; at the [\d.]+ MB of WAL a second", found.problem)
 
 
 def test_a_given_publication(database: Database) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.findings import check, mend, named, names, one, pipe_of
 
 from penstock.finding import Severity
-from penstock.postgres import table_checks
+from penstock.postgres import providers, table_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from tests.fix_postgres import Database
 
 
@@ -34,12 +35,30 @@ def test_privileges_come_in_one_pass(database: Database, role: Callable[..., str
     mend(database, *[found[each] for each in ("replication_role", "privileges", "default_privileges")])
     assert names(pipe) == {"publication"}
     database.execute("create table public.later (id int primary key)")
-    assert names(pipe) == {"publication"}  # the role may read it
+    later = one(pipe, "publication")  # and nothing else: the role may read the new table
+    mend(database, later)
+    assert check(pipe_of(pipe.source.dsn, {"include": ["*"]}, publication="penstock")) == []
     database.execute("create publication given for table only public.later")
     given = one(pipe_of(pipe.source.dsn, {"include": ["*"]}, publication="given"), "publication")
     mend(database, given)
-    assert names(pipe_of(pipe.source.dsn, {"include": ["*"]}, publication="given")) <= {"publication"}
-    mend(database, found["publication"])
+    assert check(pipe_of(pipe.source.dsn, {"include": ["*"]}, publication="given")) == []
+
+
+def test_tables_of_another_owner(database: Database, role: Callable[..., str]) -> None:
+    name, owner = role("replication"), role()
+    database.execute(
+        "create table t (id int primary key)", f"alter table t owner to {owner}", f"grant select on t to {name}"
+    )
+    pipe = pipe_of(database.server.dsn(database.name, user=name), {"include": ["public.t"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(providers, "PROVIDERS", (replace(providers.PROVIDERS[-1], administrator=owner),))
+        (found,) = check(pipe)
+    assert found.fix.sql[0].lower().startswith("create publication")
+    (found,) = check(pipe)
+    assert (found.check, found.severity) == ("publication", Severity.BLOCKING)
+    mend(database, found)
+    assert check(pipe) == []
+    database.execute(f"alter table t owner to {name}")
     assert check(pipe) == []
 
 

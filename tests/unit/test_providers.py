@@ -72,7 +72,7 @@ def test_everything_can_be_said_of_a_provider_that_is_followed(provider: Provide
         Fix(sql=provider.replicate).filled(facts),
     ):
         assert not PLACE.search(" ".join(texts(fix)).replace("${", "")), fix
-    assert provider.switch_on(facts) or provider.name in ("supabase", "crunchy")
+    assert provider.switch_on(facts)
     assert provider.title
     assert provider.endpoint_advice
     assert provider.failover

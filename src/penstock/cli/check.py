@@ -72,8 +72,8 @@ def _ways(fix: Fix, shown_way: set[str]) -> Iterator[tuple[str, list[str]]]:
             )
         shown_way.add(fix.parameter)
     ways = (
-        (said("fix:"), [fix.advice] if fix.advice else []),
         ("SQL:", list(fix.sql)),
+        (said("note:") if fix.sql else said("fix:"), [fix.advice] if fix.advice else []),
         (said("console:"), [fix.console] if fix.console else []),
         ("CLI:", list(fix.cli)),
         ("Terraform:", fix.terraform.splitlines()),

@@ -6,6 +6,9 @@ ALTER renames X to Z and Y to X, ClickHouse mixes up parts that are older than X
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import ddl, fit
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
     from penstock.plan import Plan, PlanColumn
 
 _AT_ONCE = {"alter_sync": 2, "mutations_sync": 2}
+_RENAME = "rename column"
+_MERGED = ("max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool")
+NONE = 1  # byte: no part is as small
+_MERGING = "select 1 from system.merges where database = {database:String} and table = {table:String} limit 1"
+_ENGINE = "select engine_full from system.tables where database = {database:String} and name = {table:String}"
+POLL_SECONDS = 0.05
 
 
 def alter(  # noqa: PLR0913  (a change has these parts)
@@ -50,20 +59,40 @@ def alter(  # noqa: PLR0913  (a change has these parts)
         for column in retyped
         if present.get(column.name) != column.clickhouse
     ]
-    for step in steps:
-        client.define(
-            f"alter table {ddl.qualified(database, plan.target)} {step}",
-            _AT_ONCE,
-            subject=f"{database}.{plan.target}",
-        )
+    renames = any(step.startswith(_RENAME) for step in steps) or _merges_stopped(client, database, plan.target)
+    with _without_merges(client, database, plan.target) if renames else contextlib.nullcontext():
+        for step in steps:
+            _alter(client, database, plan.target, step)
+
+
+def _alter(client: Client, database: str, target: str, step: str) -> None:
+    client.define(f"alter table {ddl.qualified(database, target)} {step}", _AT_ONCE, subject=f"{database}.{target}")
+
+
+@contextlib.contextmanager
+def _without_merges(client: Client, database: str, target: str) -> Iterator[None]:
+    """A merge that begins while a column is renamed loses its values in many releases of ClickHouse (its issue 80648)."""
+    _alter(client, database, target, f"modify setting {', '.join(f'{name} = {NONE}' for name in _MERGED)}")
+    try:
+        while client.rows(_MERGING, {"database": database, "table": target}):
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        _alter(client, database, target, f"reset setting {', '.join(_MERGED)}")
+
+
+def _merges_stopped(client: Client, database: str, target: str) -> bool:
+    """Whether a crash has left it so."""
+    found = client.rows(_ENGINE, {"database": database, "table": target})
+    return any(re.search(rf"{_MERGED[0]} = {NONE}\b", engine) for (engine,) in found)
 
 
 def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:
     for old, new in renamed:
         if old in left:
             if new in left:
-                yield f"rename column {quoted(new)} to {quoted(_aside(new, left))}"
-            yield f"rename column {quoted(old)} to {quoted(new)}"
+                yield f"{_RENAME} {quoted(new)} to {quoted(_aside(new, left))}"
+            yield f"{_RENAME} {quoted(old)} to {quoted(new)}"
             left.discard(old)
             left.add(new)
 
@@ -77,7 +106,7 @@ def _additions(
             aside = f"{column.name}_before_{number}"
             if aside in left:
                 continue  # done before
-            yield f"rename column {quoted(column.name)} to {quoted(aside)}"
+            yield f"{_RENAME} {quoted(column.name)} to {quoted(aside)}"
         default = f" default {defaults[column.name]}" if column.name in defaults else ""
         place = names.index(column.name)
         after = f" after {quoted(names[place - 1])}" if place else " first"

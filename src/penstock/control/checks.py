@@ -135,7 +135,7 @@ def _ours(pipe: Pipe, folder: Path) -> set[str]:
     if not (folder / "state.db").is_file():
         return set()
     with contextlib.suppress(StateError), contextlib.closing(StateStore(folder)) as store:
-        return {record.target for record in store.tables(pipe.name)}
+        return {record.target for record in store.tables(pipe.name) if record.ours}
     return set()
 
 

@@ -48,6 +48,11 @@ select c.oid, n.nspname, c.relname, pg_catalog.quote_ident(n.nspname) as schema_
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as relation_sql,
        has_schema_privilege(n.oid, 'usage') as may_use, has_table_privilege(c.oid, 'select') as may_select,
        pg_catalog.pg_has_role(c.relowner, 'usage') as owned, pg_catalog.pg_get_userbyid(c.relowner)::text as owner,
+       exists (
+           select from pg_catalog.pg_roles o
+           where o.oid = c.relowner and o.rolsuper
+              or o.rolname = %(administrator)s and pg_catalog.pg_has_role(c.relowner, o.oid, 'member')
+       ) as of_administrator,
        pg_catalog.row_security_active(c.oid) as row_security,
        exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and not i.indimmediate) as deferrable
 from pg_catalog.pg_class c
@@ -122,6 +127,7 @@ order by p.prepared
 -- 14 and later.
 select (w.wal_bytes / greatest(extract(epoch from pg_catalog.clock_timestamp() - w.stats_reset), 1))::float8 as bytes_per_second
 from pg_catalog.pg_stat_wal w
+where w.stats_reset is not null
 
 -- name: wal_since
 select pg_catalog.pg_wal_lsn_diff(

@@ -5,11 +5,12 @@ docs/sources/ holds the pages in every language; ``docs/generate.py`` writes the
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from penstock.finding import Fix
-from penstock.language import said
-from penstock.postgres.providers import Parameter, Provider, Support
+from penstock.language import LANGUAGES, choose, said
+from penstock.postgres.providers import PROVIDERS, Parameter, Provider, Support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,41 @@ _PUBLICATION = (
     "-- 15 and later: CREATE PUBLICATION penstock FOR TABLES IN SCHEMA public WITH (publish_via_partition_root = true);",
 )
 _SHOWN = "SHOW wal_level;  -- logical"
+
+
+_SPOKEN = {"en": "English", "ko": "한국어", "ja": "日本語", "zh": "中文"}
+_FOLLOWED = {Support.FULL: "yes", Support.SNAPSHOT: "one copy only", Support.NONE: "no"}
+
+
+def guides() -> dict[str, str]:
+    """A page for each provider in each language, and their list, by the path in docs/sources/."""
+    pages = {
+        _path(provider, language): copy_context().run(_spoken, provider, language)
+        for language in LANGUAGES
+        for provider in PROVIDERS
+    }
+    return {"README.md": "\n".join(_list()), **pages}
+
+
+def _spoken(provider: Provider, language: str) -> str:
+    choose(language)
+    return guide(provider)
+
+
+def _path(provider: Provider, language: str) -> str:
+    return f"{provider.name}.md" if language == "en" else f"{language}/{provider.name}.md"
+
+
+def _list() -> Iterator[str]:
+    yield "# Sources\n"
+    yield "What each provider needs, step by step. `penstock check` finds what is missing, and prints the same for your server.\n"
+    yield "| provider | followed | known by | |"
+    yield "|---|---|---|---|"
+    for provider in sorted(PROVIDERS, key=lambda each: each.title):
+        pages = " · ".join(f"[{name}]({_path(provider, language)})" for language, name in _SPOKEN.items())
+        marks = ", ".join(f"`{mark.replace(':', ' ', 1)}`" for mark in provider.marks if "|" not in mark)
+        known = marks or ("its host" if provider.hosts else "nothing else")
+        yield f"| {provider.title} | {_FOLLOWED[provider.support]} | {known} | {pages} |"
 
 
 def guide(provider: Provider) -> str:
@@ -93,7 +129,7 @@ def _steps(provider: Provider, facts: dict[str, str]) -> Iterator[tuple[str, lis
 def _logical(provider: Provider, facts: dict[str, str]) -> list[str]:
     fix = provider.switch_on(facts)
     shown = [said("It is on when the server says so:"), "", *_code("sql", [_SHOWN])]
-    return [*(_ways(fix) if fix else [said("It is on from the start.") + "\n"]), *shown]
+    return [*_ways(fix), *shown]
 
 
 def _publication() -> list[str]:
@@ -108,12 +144,11 @@ def _publication() -> list[str]:
 
 
 def _ways(fix: Fix) -> list[str]:
-    lines = [f"{fix.advice}\n"] if fix.advice else []
+    lines = ["**SQL**", "", *_code("sql", fix.sql)] if fix.sql else []
+    lines += [f"{fix.advice}\n"] if fix.advice else []
     if fix.console:
         label = said("Console")
         lines += [f"**{label}**: {fix.console}\n"]
-    if fix.sql:
-        lines += ["**SQL**", "", *_code("sql", fix.sql)]
     if fix.cli:
         lines += ["**CLI**", "", *_code("sh", fix.cli)]
     if fix.terraform:

@@ -80,7 +80,7 @@ class Question:
             settings={
                 row.name: Setting(row.setting, row.pending) for row in fetch(connection, "settings", names=names)
             },
-            relations=fetch(connection, "privileges", oids=oids),
+            relations=fetch(connection, "privileges", oids=oids, administrator=recognised.provider.administrator),
             recognised=recognised,
             asked_at=time.monotonic(),
             skew_seconds=server.clock - min(max(server.clock, before), after),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from penstock.postgres.question import Question
     from penstock.postgres.slot import SlotState
 
+_GIVEN = "penstock"  # what a publication is called that somebody makes for a pipe
+
 
 def publication(asked: Question) -> Iterator[Finding]:
     """Whether the publication has the tables, or can be given them."""
@@ -74,31 +76,43 @@ def _may_publish(asked: Question, *, exists: bool) -> Iterator[Finding]:
     role, roots = asked.server.role, asked.server.version_number >= publications.ROOT_PUBLISHING
     members = {oid for table in asked.tables for oid in publications.members(table, roots=roots)}
     others = [each for each in asked.relations if each.oid in members and not each.owned]
-    statements = []
-    if not exists and not asked.server.may_create:
-        statements.append(f"GRANT CREATE ON DATABASE {quoted(asked.server.database)} TO {asked.role};")
-    statements += [f"GRANT {quoted(owner)} TO {asked.role};" for owner in dict.fromkeys(each.owner for each in others)]
-    if not statements:
+    lacks_create = not exists and not asked.server.may_create
+    if not others and not lacks_create:
         return
     problem = said("the role may not create a publication in this database")
     if others:
         names = listed(f"{each.nspname}.{each.relname}" for each in others)
         problem = said("the role does not own {tables}", tables=names)
-    made = publications.statement(asked.connection, "penstock", asked.tables) or "CREATE PUBLICATION …"
-    yield Finding(
-        "publication",
-        Severity.BLOCKING,
-        role,
-        problem,
-        said("Penstock makes and maintains its own publication, and only an owner of a table may publish it."),
-        Fix(
-            sql=tuple(statements),
-            advice=said(
-                "Or create a publication as the owner ({statement}) and name it in the pipe: source.publication; then SELECT is enough.",
-                statement=made,
-            ),
-        ),
+    why = said("Penstock makes and maintains its own publication, and only an owner of a table may publish it.")
+    if any(each.of_administrator for each in others):
+        fix = _given_by(asked, others[0].owner)
+    else:
+        fix = _granted(asked, [each.owner for each in others], lacks_create=lacks_create)
+    yield Finding("publication", Severity.BLOCKING, role, problem, why, fix)
+
+
+def _granted(asked: Question, owners: list[str], *, lacks_create: bool) -> Fix:
+    statements = [f"GRANT CREATE ON DATABASE {quoted(asked.server.database)} TO {asked.role};"] if lacks_create else []
+    statements += [f"GRANT {quoted(owner)} TO {asked.role};" for owner in dict.fromkeys(owners)]
+    advice = said(
+        "Or create a publication as the owner ({statement}) and name it in the pipe: source.publication; then SELECT is enough.",
+        statement=_statement(asked),
     )
+    return Fix(sql=tuple(statements), advice=advice)
+
+
+def _given_by(asked: Question, owner: str) -> Fix:
+    """Nobody wants to make the role a member of an administrator."""
+    advice = said(
+        "As {owner}; then name it in the pipe: source.publication = {name}. SELECT is enough for it.",
+        owner=owner,
+        name=f'"{_GIVEN}"',
+    )
+    return Fix(sql=(_statement(asked),), advice=advice)
+
+
+def _statement(asked: Question) -> str:
+    return publications.statement(asked.connection, _GIVEN, asked.tables) or "CREATE PUBLICATION …"
 
 
 def slot(asked: Question) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENOUGH_KEEP_BYTES = 100 << 30  # what the providers' guides ask for
 KEEP_SECONDS = 2 * 86_400.0
 MEASURED_SECONDS = 0.5
-"""A shorter time says nothing of how much WAL is written."""
+"""A shorter time says nothing of how much WAL is written. It is waited for only where WAL is kept up to a limit."""
 LONG_SECONDS = 60.0
 """After so long a transaction is mentioned: slot and copy wait for it."""
 _WAL_STATISTICS = 14
@@ -128,11 +128,9 @@ def _enough(rate: float) -> str:
 
 def _wal_rate(asked: Question) -> float:
     """Bytes of WAL a second: the larger one of what was written since the first question, and the average that the server keeps."""
-    rates = [0.0]
-    elapsed = time.monotonic() - asked.asked_at
-    if elapsed >= MEASURED_SECONDS:
-        (row,) = asked.fetch("wal_since", lsn=asked.server.lsn)
-        rates.append(row.bytes / elapsed)
+    time.sleep(max(0.0, asked.asked_at + MEASURED_SECONDS - time.monotonic()))
+    (row,) = asked.fetch("wal_since", lsn=asked.server.lsn)
+    rates: list[float] = [row.bytes / (time.monotonic() - asked.asked_at)]
     if asked.major >= _WAL_STATISTICS:
         rates += [row.bytes_per_second for row in asked.fetch("wal_average") if row.bytes_per_second]
     return max(rates)

@@ -6,6 +6,7 @@ from penstock.finding import Fix
 from penstock.language import N_
 from penstock.postgres.providers.row import Parameter, Provider, Support
 
+_ON = Fix(advice=N_("It is on from the start. Where it is off, ask the provider."))
 _COPY_ONLY = N_("its servers let nobody replicate: only a single copy is possible")
 
 SUPABASE = Provider(
@@ -14,6 +15,7 @@ SUPABASE = Provider(
     manual="https://supabase.com/docs/guides/database/replication",
     marks=("role:supabase_admin",),
     hosts=r"^db\.(?P<project>[a-z0-9]+)\.supabase\.co$|\.pooler\.supabase\.com$",
+    switch=_ON,
     setting=Fix(
         cli=("supabase --experimental --project-ref {project} postgres-config update --config {parameter}={value}",),
     ),
@@ -72,6 +74,7 @@ CRUNCHY = Provider(
     title="Crunchy Bridge",
     manual="https://docs.crunchybridge.com/how-to/logical-replication",
     hosts=r"\.postgresbridge\.com$",
+    switch=_ON,
     setting=Fix(
         console=N_("Crunchy Bridge → your cluster → Settings → Config params: {parameter} = {value}"),
         cli=("cb config-param set --cluster CLUSTER {parameter}={value}",),
@@ -135,7 +138,7 @@ GENERIC = Provider(
     direct_advice=N_("Give the host and port of PostgreSQL itself, not those of PgBouncer or another pooler."),
     endpoint_advice=N_("Name the primary, or all servers with target_session_attrs=read-write."),
     allow=Fix(
-        advice=N_("Add this line to pg_hba.conf: hostssl all {role} {address}/32 scram-sha-256; then:"),
+        advice=N_("Before that add this line to pg_hba.conf: hostssl all {role} {address}/32 scram-sha-256"),
         sql=("SELECT pg_reload_conf();",),
     ),
     failover=N_(
