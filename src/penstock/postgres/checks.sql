@@ -141,10 +141,10 @@ select h.schema_name::text as schema, h.table_name::text as name from _timescale
 select pg_catalog.to_regclass(%(name)s) is not null as found
 
 -- name: standbys
--- The physical slots that somebody uses, and senders that are not of a logical slot: servers that follow this one.
+-- The physical slots that somebody uses, and senders without a database: servers that follow this one.
 select array(select s.slot_name::text from pg_catalog.pg_replication_slots s where s.slot_type = 'physical' and s.active order by 1) as slots,
        (select count(*) from pg_catalog.pg_stat_replication r
-        where not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')) as senders,
+        join pg_catalog.pg_stat_activity a on a.pid = r.pid and a.datname is null) as senders,
        coalesce(current_setting('synchronized_standby_slots', true), '') as awaited,
        current_setting('pg_failover_slots.synchronize_slot_names', true) is not null as extension
 
