@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from penstock import errors
 from penstock.cli.main import app
-from penstock.config import Pipe, Secret, Section, Ssh, parse
+from penstock.config import Pipe, Secret, Section, parse
 from penstock.decode.codecs.nested import MOST_DIMENSIONS
 from penstock.errors import NotYetError, PenstockError
 from penstock.pipeline.prepare import refuse_not_yet
@@ -87,7 +87,7 @@ def _later(section: str, key: str, field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         refused = [f"`{each}`" for each in get_args(field.annotation) if _not_yet(section, key, each)]
         return f" Not yet: {', '.join(refused)}." if refused else ""
-    return " Not yet." if _model(field) is Ssh and _not_yet(section, key, {"host": "x"}) else ""
+    return ""
 
 
 def _section(title: str, model: type[Section]) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _section(title: str, model: type[Section]) -> Iterator[str]:
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
         inner = _model(field)
-        if inner is not None and inner is not Secret:
+        if inner is not None and inner not in (Secret, model):
             nested.append((name, inner))
         meaning = _cell(field.description or "") + _later(title.strip("[]"), name, field)
         yield f"| `{name}` | {_kind(field)} | {_default(field)} | {meaning} |"

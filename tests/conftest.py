@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_proxy",
     "tests.fix_properties",
+    "tests.fix_ssh",
     "tests.fix_pipe",
     "tests.fix_standby",
     "tests.fix_tls",

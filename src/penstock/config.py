@@ -80,13 +80,37 @@ class Secret(Section):
 
 
 class Ssh(Section):
-    """A jump server in front of the source."""
+    """A jump server, through which a tunnel leads."""
 
     host: str = Field(description="The jump server's name or address.")
-    port: int = Field(default=22, description="Its port.")
+    port: int = Field(default=22, ge=1, le=65535, description="Its port.")
     user: str = Field(default="", description="The user there. Empty: the user who runs Penstock.")
-    key: str = Field(default="", description="The private key's file. Empty: the agent, or ssh's usual files.")
-    known_host_key: str = Field(default="", description="The jump server's public key. Empty: ssh's known_hosts.")
+    key: str = Field(
+        default="",
+        description="The private key's file; a certificate may lie beside it. "
+        "Empty: the agent (`SSH_AUTH_SOCK`) and ssh's usual files, where there is no password either.",
+    )
+    passphrase: Secret | None = Field(
+        default=None, description="Where the passphrase of an encrypted key is read from."
+    )
+    password: Secret | None = Field(
+        default=None, description="Where the password is read from, for a login by password."
+    )
+    known_host_key: str = Field(
+        default="",
+        description="The jump server's public key, as `ssh-keyscan` prints it; several on lines of their own. "
+        "Empty: ssh's known_hosts. A server that shows another key is refused.",
+    )
+    via: Ssh | None = Field(
+        default=None,
+        description="Another jump server, through which this one is reached; it has the same keys as this table.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Ssh:
+        if self.passphrase and not self.key:
+            raise ValueError("a passphrase is for a key: name its file in key, or leave both to the agent")
+        return self
 
 
 class Source(Section):
@@ -97,6 +121,15 @@ class Source(Section):
         "TLS with `sslrootcert` (`system`: the authorities of this machine), client certificates with `sslcert` and `sslkey`."
     )
     password: Secret | None = Field(default=None, description="Where the password is read from, when it is needed.")
+    authentication: Literal["password", "aws-iam", "azure-entra"] = Field(
+        default="password",
+        description="`password`: what the DSN has, a password or a certificate. `aws-iam`: a token of RDS's or Aurora's IAM. "
+        "`azure-entra`: a token of Microsoft Entra's. A token is made for each connection, and needs `sslmode=require` or stronger.",
+    )
+    region: str = Field(
+        default="",
+        description="The AWS region that tokens are made for. Empty: the one in the host's name, or AWS's own settings.",
+    )
     provider: str = Field(default="auto", description="Who runs the source.")
     publication: str = Field(
         default="", description="A publication of yours. Empty: Penstock makes, maintains and drops it."
@@ -111,6 +144,12 @@ class Source(Section):
         description="The DSN leads to a standby, on purpose (16 and later); it needs `publication`, which only the primary can make.",
     )
     ssh: Ssh | None = Field(default=None, description="A jump server in front of the source.")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Source:
+        if self.authentication != "password" and self.password:
+            raise ValueError(f'authentication = "{self.authentication}" makes the password itself: leave password out')
+        return self
 
 
 class Destination(Section):
@@ -128,6 +167,7 @@ class Destination(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description='What the names of the metadata columns begin with; `"_peerdb_"` makes tables look like ClickPipes\' own.',
     )
+    ssh: Ssh | None = Field(default=None, description="A jump server in front of a ClickHouse server.")
     views: bool = Field(
         default=True, description="Keep views `<target>_current`: the rows as they are now, without metadata columns."
     )

@@ -150,3 +150,26 @@ def test_truncate_while_the_table_is_copied(served: Case) -> None:
         streaming(served)
         equal(served)
         assert served.query("select id, v from t_current") == [["1", "b"]]
+
+
+def test_every_partition_is_dropped_while_the_table_is_copied(served: Case) -> None:
+    served.database.execute(
+        "create table t (id int, v text, primary key (id)) partition by range (id)",
+        "create table low partition of t for values from (0) to (10000)",
+        "create table high partition of t for values from (10000) to (20000)",
+        "insert into t select i, repeat('x', 500) from generate_series(0, 19999) i",
+    )
+    served.define(
+        settings=QUICK + "\ncopy_part_rows = 500\ncopy_workers = 1\nmax_batch_rows = 500",
+        tables='include = ["public.t"]',
+    )
+    with served.running():
+        served.wait_for("select count() > 0 from t", 1)
+        served.database.execute("drop table low", "drop table high")
+        streaming(served)
+        equal(served)
+        served.database.execute(
+            "create table again partition of t for values from (0) to (10000)", "insert into t values (1, 'b')"
+        )
+        served.wait_for("select count() from t_current where v = 'b'", 1)
+        equal(served)

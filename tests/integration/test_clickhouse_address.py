@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fix_clickhouse import destination_of
+from tests.fix_ssh import USER
 
 from penstock.clickhouse import address
 from penstock.clickhouse.client import Client
-from penstock.config import Destination, Secret
+from penstock.config import Destination, Secret, Ssh
 from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.fix_ssh import JumpServer
     from tests.servers.clickhouse import ClickHouseServer
 
 
@@ -214,6 +216,23 @@ def test_tls(clickhouse_server: ClickHouseServer, certificate: Path, tmp_path: P
             client.rows("select 1")
         with opened(Destination(dsn=f"{dsn}&verify=false"), tmp_path) as client:
             assert client.rows("select 1") == [(1,)]
+
+
+def test_tls_through_a_tunnel(
+    clickhouse_server: ClickHouseServer, certificate: Path, jump: JumpServer, ssh_key: Path, tmp_path: Path
+) -> None:
+    """The server's own name is checked, not the tunnel's address."""
+    ssh = Ssh(host="127.0.0.1", port=jump.port, user=USER, key=str(ssh_key), known_host_key=jump.line)
+    jump.names["ch.internal"] = "127.0.0.1"
+    with tls_in_front(clickhouse_server, certificate) as port:
+        given = f"{port}?secure=true&ca_cert={certificate}"
+        with opened(Destination(dsn=f"clickhouse://localhost:{given}", ssh=ssh), tmp_path) as client:
+            assert client.rows("select 1") == [(1,)]
+        with (
+            opened(Destination(dsn=f"clickhouse://ch.internal:{given}", ssh=ssh), tmp_path) as client,
+            pytest.raises(DestinationRefusedError, match="certificate of another host"),
+        ):
+            client.rows("select 1")
 
 
 def test_tls_to_a_port_without_it(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:

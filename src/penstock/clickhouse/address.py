@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.config import Destination
+    from penstock.config import Destination, Ssh
 
 EXAMPLE = 'Write dsn = "chdb:///path/of/a/folder" or "clickhouse://user@host:8443?secure=true".'
 _SECURE = {"clickhouse": False, "http": False, "clickhouses": True, "https": True}
@@ -34,6 +34,7 @@ class Address:
     verify: bool = True
     timeouts: dict[str, int] = field(default_factory=dict)
     tls: dict[str, str] = field(default_factory=dict)
+    ssh: Ssh | None = None
 
     @property
     def name(self) -> str:
@@ -43,8 +44,8 @@ class Address:
     @property
     def on_loopback(self) -> bool:
         """Whether data never leaves the machine, so that compressing it is a waste."""
-        if self.host == "localhost":
-            return True
+        if self.host == "localhost" or self.ssh:
+            return not self.ssh
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -57,6 +58,8 @@ def read(destination: Destination) -> Address:
     if parts.scheme == "chdb":
         if parts.netloc or parts.query or len(parts.path) < 2:
             raise ConfigError("destination.dsn: an embedded database is given by its folder alone", hint=EXAMPLE)
+        if destination.ssh:
+            raise ConfigError("destination.ssh: an embedded database is in this process", hint="Leave it out.")
         return Address(path=Path(unquote(parts.path)))
     if parts.scheme not in _SECURE or not parts.hostname:
         raise ConfigError("destination.dsn names neither a ClickHouse server nor a chDB folder", hint=EXAMPLE)
@@ -86,6 +89,7 @@ def read(destination: Destination) -> Address:
         verify=verify,
         timeouts=timeouts,
         tls=tls,
+        ssh=destination.ssh,
     )
 
 

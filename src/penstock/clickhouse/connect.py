@@ -13,7 +13,7 @@ import urllib3.exceptions
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import failures
-from penstock.errors import ConfigError, DestinationRefusedError
+from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver import Client as Driver
 
     from penstock.clickhouse.address import Address
+    from penstock.config import Ssh
 
 Scalar = str | int | float | bool
 RESULT_BYTES = 256 << 20  # of a user's query to an embedded database, as values; as text it is several times as much
@@ -40,12 +41,12 @@ def reading_settings(where: Address) -> dict[str, Scalar]:
 
 
 def _over_http(where: Address, settings: dict[str, Scalar]) -> Driver:
-    options: dict[str, Any] = {**where.timeouts, **where.tls}
+    options: dict[str, Any] = {"host": where.host, "port": where.port, **where.timeouts, **where.tls}
+    if where.ssh:
+        options |= _through(where, where.ssh)
     if not where.verify:  # asked for: a warning a statement helps nobody
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return clickhouse_connect.get_client(
-        host=where.host,
-        port=where.port,
         username=where.user,
         password=where.password,
         interface="https" if where.secure else "http",
@@ -58,6 +59,21 @@ def _over_http(where: Address, settings: dict[str, Scalar]) -> Driver:
         settings=settings,
         **options,
     )
+
+
+def _through(where: Address, ssh: Ssh) -> dict[str, Any]:
+    """What the driver is to be told instead of the server's own address; TLS checks the server's own name."""
+    from penstock import tunnel  # asyncssh takes a while to load, and most pipes have no tunnel
+    from penstock.ssh import TunnelError
+
+    way = tunnel.through(ssh)
+    try:
+        port = way.port_to(where.host, where.port)
+        way.reach(where.host, where.port)
+    except TunnelError as error:
+        kind = DestinationRefusedError if error.lasting else DestinationUnavailableError
+        raise kind(f"{where.name}: {error.message}", hint=error.hint) from None
+    return {"host": tunnel.LOOPBACK, "port": port, **({"server_host_name": where.host} if where.secure else {})}
 
 
 def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:

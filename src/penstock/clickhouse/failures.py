@@ -152,6 +152,11 @@ def _network(cause: BaseException) -> str:
 
 
 def _tls(subject: str, text: str) -> PenstockError:
+    if "doesn't match" in text or "Hostname mismatch" in text:
+        return DestinationRefusedError(
+            f"{subject} shows the certificate of another host",
+            hint="Let the dsn name a host of the certificate, or say which it is: …&server_host_name=NAME.",
+        )
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return DestinationRefusedError(
             f"{subject} shows a certificate that cannot be verified",

@@ -23,6 +23,7 @@ from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
 from penstock.postgres import providers
 from penstock.postgres.connection import Connector
+from penstock.postgres.providers import advice
 from penstock.postgres.server_checks import refused
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ def _unreachable(connector: Connector, error: SourceError) -> Finding:
     if found.support is providers.Support.NONE:
         return refused(found)
     why = said("Nothing else could be asked there.")
-    return Finding("source_reachable", Severity.BLOCKING, connector.where, error.message, why, Fix(advice=error.hint))
+    fix = Fix(advice=error.hint)
+    if "timeout expired" in error.message:
+        fix += advice.admission(connector.host)
+    return Finding("source_reachable", Severity.BLOCKING, connector.where, error.message, why, fix)
 
 
 # The destination

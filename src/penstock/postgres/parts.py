@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from penstock.errors import SchemaConflictError
+from penstock.errors import SourceChangedError
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
 
@@ -63,16 +63,16 @@ def plan_parts(connection: Connection, table: Table, columns: Sequence[str], *, 
     """Parts of about ``part_rows`` rows, leaf by leaf; none for a partitioned table without leaves.
 
     ``columns`` are those that will be copied. For a copy under a snapshot, plan before the snapshot is taken: then a rewrite between
-    the two is noticed (postgres.md 11). Raises SchemaConflictError for a table that is gone, else SourceError.
+    the two is noticed (postgres.md 11). Raises SourceChangedError for a table that is gone, else SourceError.
     """
     oids = [leaf.oid for leaf in table.leaves] if table.partitioned else [table.oid]
     with translated(f"planning the copy of {table.full_name}"):
         with connection.cursor(row_factory=namedtuple_row) as cursor:
             holders: list[Any] = cursor.execute(QUERIES["holders"], {"oids": oids}).fetchall()
         if len(holders) < len(oids):
-            raise SchemaConflictError(
+            raise SourceChangedError(
                 f"{table.full_name}{', or a partition of it,' if table.partitioned else ''} was dropped in the source",
-                hint="What was copied of it stays in the destination. Stop the pipe and start it again without the table.",
+                hint="The copy goes on, or ends, when the stream has come to that.",
             )
         pages = sum(holder.pages for holder in holders)
         density = (table.estimated_rows / pages if pages else 0.0) or _USUAL_ROWS_A_PAGE

@@ -39,7 +39,6 @@ WORK_MEM_SINCE = 13_00_00  # naming logical_decoding_work_mem to a 12 refuses th
 SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives come (postgres.md 7)
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
 PAUSE_SECONDS = 0.0005
-ANSWER_SECONDS = 60.0
 CLOSE_SECONDS = 1.0
 SILENT_SECONDS = 2.0  # after so long the status asks for an answer
 LISTENING_SECONDS = 1.0  # between two reads of somebody who listens
@@ -148,7 +147,7 @@ class Stream:
                     pause_seconds=PAUSE_SECONDS,
                 )
             if self._ended and not frames:
-                raise failure(self._pgconn, self._pgconn.get_result())
+                raise failure(self._pgconn, wire.next_result(self._pgconn))
         if self._unpublished:
             raise self._unpublished  # instead of these frames: what they skip must not be confirmed
         return frames
@@ -287,8 +286,8 @@ def _start(
             keep_bytes(connection)
             pgconn = connection.pgconn
             pgconn.send_query(_start_command(slot, publication).encode())
-            if not wire.answered(pgconn, ANSWER_SECONDS):
-                raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} s")
+            if not wire.answered(pgconn, wire.ANSWER_SECONDS):
+                raise psycopg.OperationalError(f"no answer within {wire.ANSWER_SECONDS:.0f} s")
             wire.result(pgconn, pq.ExecStatus.COPY_BOTH)
             pgconn.nonblocking = 1
     except BaseException:

@@ -42,6 +42,7 @@ class Rule:
         return bool(self.texts) and re.search(self.texts, text) is not None
 
 
+FIREWALL = "{firewall}"  # in a hint: which one it may be, at this provider
 _OURS = "Give a certificate that the server accepts for this role: sslcert=… and sslkey=… in the DSN"
 COPY_AGAIN = "What was changed since then is missing. Copy again: penstock drop PIPE.toml --tables, then penstock run."
 """Where a publication is gone that a pipe had."""
@@ -221,7 +222,7 @@ RULES = (
         SourceRefusedError,
         "Check the user's name and password in [source].",
         states=("28P01",),
-        texts=r"password authentication failed|no password supplied|authentication failed|SCRAM|SASL",
+        texts=r"password authentication failed|PAM authentication failed|no password supplied|authentication failed|SCRAM|SASL",
     ),
     Rule(
         SourceRefusedError,
@@ -254,6 +255,29 @@ RULES = (
         SourceUnavailableError,
         "Another session keeps the table locked (ALTER, VACUUM FULL and the like); Penstock tries again.",
         states=("55P03",),
+    ),
+    # The way there
+    Rule(
+        SourceUnavailableError,
+        "Mend the host in source.dsn, or this machine's DNS; names of a private network may be known inside of it only. "
+        "Penstock tries again.",
+        texts=r"resolve host|translate host name|Name or service not known|name resolution",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "Nothing listens there: check host and port, whether the server runs, and its listen_addresses; Penstock tries again.",
+        texts=r"Connection refused",
+    ),
+    Rule(
+        SourceUnavailableError,
+        f"{FIREWALL} Penstock tries again.",
+        texts=r"connection timeout expired|failed: Connection timed out",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "This machine has no way to that address: an IPv6 address needs IPv6 here, a private one a peering, a VPN or [source.ssh]. "
+        "Penstock tries again.",
+        texts=r"Network is unreachable|No route to host|Cannot assign requested address",
     ),
     Rule(
         SourceUnavailableError,

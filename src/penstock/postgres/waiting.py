@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from penstock.postgres.connection import Connection
 
+CANCEL_SECONDS = 10.0
 WATCH_SECONDS = 1.0  # how often to look whom a statement waits for
 
 
@@ -50,7 +51,7 @@ def watched(
                         said = f" for {', '.join(waits)}"
                         report(f"{doing} waits{said}")
             except BaseException:
-                _cancel(pgconn)
+                _cancel(connection)
                 raise
             try:
                 return result(pgconn, pq.ExecStatus.TUPLES_OK)
@@ -58,13 +59,13 @@ def watched(
                 finish(pgconn)
 
 
-def _cancel(pgconn: pq.abc.PGconn) -> None:
+def _cancel(connection: Connection) -> None:
     """End the statement, so that no half-made slot stays behind, and leave the connection usable where that is possible."""
     with contextlib.suppress(psycopg.Error):
-        pgconn.get_cancel().cancel()
-        while not answered(pgconn, WATCH_SECONDS):
+        connection.cancel_safe(timeout=CANCEL_SECONDS)  # PQcancel would block every thread, the tunnel's too
+        while not answered(connection.pgconn, WATCH_SECONDS):
             pass
-        finish(pgconn)
+        finish(connection.pgconn)
 
 
 def waits_for(connection: Connection, pid: int) -> list[str]:

@@ -25,6 +25,7 @@ with contextlib.suppress(ImportError):  # it is not there when installed without
 
     _compiled = _drain.drain
 
+ANSWER_SECONDS = 60.0
 _LENGTH = struct.Struct(">I")
 
 
@@ -113,13 +114,22 @@ def answered(pgconn: pq.abc.PGconn, seconds: float) -> bool:
 
 def result(pgconn: pq.abc.PGconn, *expected: pq.ExecStatus) -> pq.abc.PGresult:
     """The result of the statement, which is to be one of ``expected``. Raises psycopg.Error."""
-    found = pgconn.get_result()
+    found = next_result(pgconn)
     if found is None or found.status not in expected:
         raise failure(pgconn, found)
     return found
 
 
+def next_result(pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
+    """The next result, None when there is none (any more), or none comes within ANSWER_SECONDS.
+
+    libpq's own waiting would hold up every thread of the process: psycopg keeps the interpreter's lock meanwhile, and whoever is
+    to bring the answer, as a tunnel does, could not run.
+    """
+    return pgconn.get_result() if answered(pgconn, ANSWER_SECONDS) else None
+
+
 def finish(pgconn: pq.abc.PGconn) -> None:
     """Take what is left of a statement's answer, so that the next one can be sent."""
-    while pgconn.get_result() is not None:
+    while next_result(pgconn) is not None:
         pass

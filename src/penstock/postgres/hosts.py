@@ -1,0 +1,73 @@
+"""The hosts of a DSN, one after the other: each gets its own way through a tunnel, its own token, and its own words when it fails.
+
+Names are resolved by psycopg at each attempt, and nowhere kept. (PostgreSQL manual, 34.1.1.3: Specifying Multiple Hosts.)
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import ConfigError, SourceUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from penstock.errors import PenstockError
+
+DEFAULT_PORT = 5432
+
+
+def attempts(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The connections to try, in this order, with one host each. Raises ConfigError."""
+    lists = {name: str(parameters[name]).split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
+    count = max((len(lists[name]) for name in ("host", "hostaddr") if name in lists), default=1)
+    if count == 1:
+        return [dict(parameters)]
+    if len(lists.get("port", ())) == 1:
+        lists["port"] *= count
+    if {len(each) for each in lists.values()} != {count}:
+        said = ", ".join(f"{len(each)} of {name}" for name, each in lists.items())
+        raise ConfigError(
+            f"source.dsn names {count} hosts, but {said}", hint="Name one port for all hosts, or one for each."
+        )
+    each_alone = [{**parameters, **{name: each[number] for name, each in lists.items()}} for number in range(count)]
+    if parameters.get("load_balance_hosts") == "random":
+        random.shuffle(each_alone)
+    if parameters.get("target_session_attrs") == "prefer-standby":
+        standbys, any_of_them = (
+            [{**one, "target_session_attrs": wish} for one in each_alone] for wish in ("standby", "any")
+        )
+        return [*standbys, *any_of_them]
+    return each_alone
+
+
+def where(parameters: Mapping[str, Any]) -> str:
+    """Host, port and database, for messages."""
+    if parameters.get("service") and not parameters.get("host"):
+        return f"service {parameters['service']}"
+    host = str(parameters.get("host") or parameters.get("hostaddr") or "the local socket")
+    name = f"[{host}]" if ":" in host and "," not in host else host
+    return f"{name}:{parameters.get('port') or DEFAULT_PORT}/{parameters.get('dbname') or parameters.get('user') or ''}"
+
+
+def address(parameters: Mapping[str, Any]) -> tuple[str, int]:
+    """Where the server is, for somebody who connects to it himself. Raises ConfigError."""
+    host = str(parameters.get("hostaddr") or parameters.get("host") or "")
+    if not host or host.startswith(("/", "@")):
+        raise ConfigError(
+            "source.dsn names no host, and with [source.ssh] it must: the jump server connects to it",
+            hint='Write the host as the jump server knows it: "postgresql://user@10.0.0.5:5432/database". A service file is not read.',
+        )
+    try:
+        return host, int(parameters.get("port") or DEFAULT_PORT)
+    except ValueError:
+        raise ConfigError("the port in source.dsn is not a number", hint="Mend the DSN in [source].") from None
+
+
+def most_telling(errors: Sequence[PenstockError]) -> PenstockError:
+    """One error for all attempts: what a server said outweighs that another one was not to be had."""
+    answered = [each for each in errors if not isinstance(each, SourceUnavailableError)]
+    chosen = (answered or list(errors))[0 if answered else -1]
+    messages = dict.fromkeys(each.message for each in errors)
+    return type(chosen)("; ".join(messages), hint=chosen.hint)
