@@ -337,6 +337,7 @@ What `--help` says. Exit codes stand in [errors.md](errors.md).
 | environment variable | meaning |
 |---|---|
 | `PENSTOCK_HOME` | the folder of the pipes' state; without it the platform's folder for an application's data |
+| `PENSTOCK_ADMIN_DSN` | the administrator's DSN, for `penstock setup` alone |
 | `PENSTOCK_DECODER` | `native` or `python`; without it the compiled decoder where it is there |
 """
 

@@ -1,6 +1,8 @@
 """The fixture plugins of all tests; one a subject."""
 
 pytest_plugins = [
+    "tests.fix_amazon",
+    "tests.fix_azure",
     "tests.fix_clickhouse",
     "tests.fix_frames",
     "tests.fix_postgres",

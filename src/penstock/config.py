@@ -128,7 +128,8 @@ class Source(Section):
     )
     region: str = Field(
         default="",
-        description="The AWS region that tokens are made for. Empty: the one in the host's name, or AWS's own settings.",
+        description="The AWS region that tokens are made for, and setup works in. "
+        "Empty: the one in the host's name, or AWS's own settings.",
     )
     provider: str = Field(default="auto", description="Who runs the source.")
     publication: str = Field(

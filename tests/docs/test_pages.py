@@ -14,6 +14,7 @@ from penstock.cli.main import app
 from penstock.config import load, parse
 from penstock.pipeline.lifecycle import State
 from penstock.plan import Shape
+from penstock.setup.asked import CHOICES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,3 +114,8 @@ def test_the_picture_shows_the_live_view() -> None:
     shown = picture.replace("&#160;", " ")
     for word in ("penstock", "public.orders", "streaming", "changes/s"):
         assert word in shown
+
+
+def test_the_page_on_setup_lists_what_it_can_be_told() -> None:
+    page = (ROOT / "docs" / "setup.md").read_text().partition("## Names for")[2]
+    assert set(re.findall(r"`([a-z_]+)`[,| ]", page)) >= set(CHOICES)

@@ -33,6 +33,8 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
             for line in _lines(finding, shown_way):
                 typer.echo(line)
         typer.echo()
+    if any(finding.severity is Severity.BLOCKING for finding in findings):
+        typer.echo(said("penstock setup PIPE.toml shows what it can do about the source, and does it with --apply."))
     if not any(finding.severity is not Severity.INFO for finding in findings):
         typer.echo(said("Both ends are ready."))
 

@@ -104,6 +104,44 @@ def check(file: PipeFile, json_wanted: AsJson = False, lang: Language = "") -> N
 
 
 @app.command()
+def setup(  # noqa: PLR0913, PLR0917 -- the command line's options are the function's parameters
+    file: PipeFile,
+    apply: Annotated[bool, typer.Option("--apply", help="Do what is to do; asks before anything restarts.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back what setup did, and nothing else.")] = False,
+    as_terraform: Annotated[bool, typer.Option("--terraform", help="Write what is to do as Terraform.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Restart what has to be restarted without asking.")] = False,
+    show_password: Annotated[
+        bool, typer.Option("--show-password", help="Print a password that is made. Without it, only its file has it.")
+    ] = False,
+    admin_dsn_env: Annotated[
+        str, typer.Option("--admin-dsn-env", help="The environment variable with the administrator's DSN.")
+    ] = "PENSTOCK_ADMIN_DSN",
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME=VALUE", help="What only you can know; docs/setup.md lists it."),
+    ] = None,
+    json_wanted: AsJson = False,
+    lang: Language = "",
+) -> None:
+    """Set the source up: show what has to be changed there; --apply does it, --undo takes it back.
+
+    The administrator's DSN is read from PENSTOCK_ADMIN_DSN, such as "user=postgres password=…"; what it leaves out is as in the
+    pipe. Without it the pipe's own role does what it may. What is right already is left as it is.
+
+    Example: penstock setup shop.toml --apply
+    """
+    from penstock.cli.setup import Wishes
+    from penstock.cli.setup import setup as set_up
+    from penstock.control.store import home
+
+    with errors_told(as_json=json_wanted):
+        speak(lang)
+        given = {"terraform": as_terraform, "yes": yes, "as_json": json_wanted, "show_password": show_password}
+        wishes = Wishes(apply, undo, admin_dsn_env=admin_dsn_env, choices=tuple(choices or ()), **given)
+        raise typer.Exit(set_up(load(file), home(), wishes))
+
+
+@app.command()
 def status(
     pipe: Annotated[str, typer.Argument(metavar="PIPE", help="The pipe's name, or its definition.")],
     json_wanted: AsJson = False,
@@ -203,7 +241,6 @@ def demo(
 
 
 LATER = {
-    "setup": "shows what would be changed at the source, and does it with --apply",
     "serve": "supervisor, REST API, web pages and metrics",
     "create": "adds a pipe to the supervisor",
     "list": "lists the pipes",

@@ -54,8 +54,8 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
             if (record is None or record.owns_slot) and not pipe.source.slot:
                 slot.drop_slot(connection, pipe.slot)
                 removed.append(f"slot {pipe.slot}")
-            if (record is None or record.owns_publication) and not pipe.source.publication:
-                slot.drop_publication(connection, pipe.publication)
+            ours = (record is None or record.owns_publication) and not pipe.source.publication
+            if ours and slot.drop_publication(connection, pipe.publication):
                 removed.append(f"publication {pipe.publication}")
         if tables:
             removed += _drop_tables(pipe, folder, store.tables(pipe.name))

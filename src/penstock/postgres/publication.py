@@ -189,7 +189,14 @@ def withdraw(connection: Connection, name: str, tables: Collection[int]) -> None
             connection.execute(sql.SQL("alter publication {} drop table {}").format(sql.Identifier(name), members))
 
 
-def drop_publication(connection: Connection, name: str) -> None:
-    """Drop it if it exists."""
+_OURS = "select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = %s"
+
+
+def drop_publication(connection: Connection, name: str) -> bool:
+    """Drop it if it exists, and returns whether it is gone now. One that an administrator made, for ``setup`` or by hand, stays."""
     with translated(f'dropping publication "{name}"'):
+        row = connection.execute(_OURS, [name]).fetchone()
+        if row is not None and not row[0]:
+            return False
         connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
+    return True
