@@ -155,7 +155,7 @@ def copy_of(rows: int) -> list[bytes]:
 
 def decode_frames(module: ModuleType, plan: Plan, chunks: list[bytes]) -> int:
     """How many rows came out."""
-    stream = module.StreamDecoder(BATCH_ROWS, BATCH_BYTES, 0)
+    stream = module.StreamDecoder(BATCH_ROWS, BATCH_BYTES, ())
     names = b"".join(b"\0" + name.encode() + b"\0" + struct.pack(">Ii", 25, -1) for name in plan.column_names[:10])
     stream.receive(_framed(b"R" + struct.pack(">I", OID) + b"public\0t\0d" + struct.pack(">H", 10) + names))
     rows = 0

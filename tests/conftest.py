@@ -10,5 +10,6 @@ pytest_plugins = [
     "tests.fix_properties",
     "tests.fix_ssh",
     "tests.fix_pipe",
+    "tests.fix_standby",
     "tests.fix_tls",
 ]

@@ -11,6 +11,7 @@ from tests.plans import TABLE_OID
 from penstock.batch import Batch, Item, Relation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from penstock.plan import Plan
@@ -30,9 +31,9 @@ class Feed:
         announce: bool = True,
         max_rows: int = 1000,
         max_bytes: int = 1 << 20,
-        epoch: int = 0,
+        starts: Sequence[int] = (),
     ) -> None:
-        self.stream = decoder.StreamDecoder(max_rows, max_bytes, epoch)
+        self.stream = decoder.StreamDecoder(max_rows, max_bytes, starts)
         self.plan = plan
         self.full = full
         self._lsn = 0x100

@@ -1,8 +1,8 @@
 """PostgreSQL for tests: servers of several versions, and a fresh database a test.
 
-A test that takes ``postgres`` or ``database`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked ``pg_all``;
-``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run. Every day whole pipes run on
-15 only, where a test has it; the other versions are slow.
+A test that takes ``postgres``, ``database`` or ``cluster`` runs once a version: on 12, 15 and 18, or on 12 to 18 where it is marked
+``pg_all``; ``@pytest.mark.pg(">= 14")`` or ``pg("13, < 18")`` restricts them. ``--pg 15,18`` does so for a whole run. Every day whole
+pipes run on 15 only, where a test has it; the other versions are slow.
 """
 
 from __future__ import annotations
@@ -52,11 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "postgres" in metafunc.fixturenames:
-        versions = _versions(metafunc.definition)
-        metafunc.parametrize(
-            "postgres", versions, indirect=True, scope="session", ids=[f"pg{each}" for each in versions]
-        )
+    for name, scope in (("postgres", "session"), ("cluster", "function")):
+        if name in metafunc.fixturenames:
+            versions = _versions(metafunc.definition)
+            metafunc.parametrize(name, versions, indirect=True, scope=scope, ids=[f"pg{each}" for each in versions])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,14 +64,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     runs: dict[str, list[pytest.Function]] = {}
     for item in items:
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if "acceptance" in item.path.parts and "postgres" in chosen:
+        if "acceptance" in item.path.parts and {"postgres", "cluster"} & chosen.keys():
             runs.setdefault(re.sub(r"\bpg\d\d\b", "", item.nodeid), []).append(item)
     for same in runs.values():
-        versions = {item.callspec.params["postgres"] for item in same}
+        versions = {_version(item) for item in same}
         usual = EVERY_DAY if EVERY_DAY in versions else max(versions)
         for item in same:
-            if item.callspec.params["postgres"] != usual:
+            if _version(item) != usual:
                 item.add_marker(pytest.mark.slow)
+
+
+def _version(item: pytest.Function) -> Any:
+    """Nothing to compare where --pg leaves none."""
+    return next(item.callspec.params[name] for name in ("postgres", "cluster") if name in item.callspec.params)
 
 
 def _versions(item: Any) -> list[int]:

@@ -28,7 +28,7 @@ def of_stream(
     since: int = 0,
 ) -> Trace:
     """``plans``: by relation, the plan and whether old tuples are whole. Rows are taken after every ``take_each`` chunks."""
-    stream = module.StreamDecoder(*limits, 1)
+    stream = module.StreamDecoder(*limits, (0,))
     seen: Trace = []
     tables = sorted({plan.table.oid for plan, _ in plans.values()})
     try:

@@ -13,7 +13,7 @@ from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.spill import Spilled, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from penstock.errors import TableError
     from penstock.plan import Plan
@@ -330,3 +330,23 @@ ORDINAL_BITS = 64
 def version_of(epoch: int, commit_lsn: int, ordinal: int) -> int:
     """``_version``: epoch (8 bits), commit LSN (56 bits), ordinal of the row within its transaction (64 bits)."""
     return (epoch << LSN_BITS | commit_lsn) << ORDINAL_BITS | ordinal
+
+
+def commit_of(version: int) -> int:
+    """The commit LSN of a version."""
+    return version >> ORDINAL_BITS & (1 << LSN_BITS) - 1
+
+
+MOST_EPOCHS = 255
+"""After the first: an epoch has 8 bits of the version."""
+
+
+def epoch_of(starts: Sequence[int], commit_lsn: int) -> int:
+    """The last epoch that has begun at this commit; ``starts`` are where the epochs after the first, 0, begin.
+
+    A later one may begin before an earlier one: then what was between never happened.
+    """
+    epoch = len(starts)
+    while epoch and commit_lsn < starts[epoch - 1]:
+        epoch -= 1
+    return epoch

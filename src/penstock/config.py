@@ -140,6 +140,10 @@ class Source(Section):
         pattern=r"^[a-z0-9_]{0,63}$",
         description="A replication slot of yours: lower-case letters, digits and underscores. Empty: Penstock makes and drops it.",
     )
+    standby: bool = Field(
+        default=False,
+        description="The DSN leads to a standby, on purpose (16 and later); it needs `publication`, which only the primary can make.",
+    )
     ssh: Ssh | None = Field(default=None, description="A jump server in front of the source.")
 
     @model_validator(mode="after")

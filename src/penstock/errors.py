@@ -7,6 +7,8 @@
     ├── NotYetError                 parsed and understood, but not built yet           never retried
     ├── SourceError                 PostgreSQL's side
     │   ├── SourceUnavailableError  refused, cut, timed out, starting up               retried after backoff
+    │   │   └── SourceMovedError         the DSN leads to another server
+    │   ├── TimelineChangedError    promoted: the pipe begins anew there               by itself
     │   ├── SourceRefusedError      password, privilege, setting, wrong endpoint       needs the operator
     │   ├── ValueUnreadableError    a value that PostgreSQL itself cannot send          never retried
     │   ├── SlotError               missing, lost, another system                      needs the operator
@@ -21,6 +23,7 @@
         ├── KeyMissingError         no replica identity
         ├── SchemaConflictError     the source's table changed
         │   └── TargetConflictError the destination's table does not fit, or is gone     by itself, when it fits again
+        ├── LostChangesError    the source lost changes that the destination has
         ├── UnfitKeyError           a key value that its ClickHouse type cannot hold
         ├── UnfitValueError         the same of another column, where on_unfit = "fail"
         └── BadDataError            ClickHouse refused a block that it was sent
@@ -89,6 +92,16 @@ class SourceUnavailableError(SourceError):
     """The source cannot be reached at the moment."""
 
     retry = Retry.AFTER_BACKOFF
+
+
+class SourceMovedError(SourceUnavailableError):
+    """The DSN leads to another server than the one that streams."""
+
+
+class TimelineChangedError(SourceError):
+    """The source was promoted from a standby: the pipe begins anew, on the new timeline."""
+
+    retry = Retry.NEVER
 
 
 class SourceChangedError(SourceError):
@@ -165,6 +178,10 @@ class SchemaConflictError(TableError):
 
 class TargetConflictError(SchemaConflictError):
     """The destination's table lacks something, or is gone. When it is mended the table is copied again by itself."""
+
+
+class LostChangesError(TableError):
+    """The source was promoted without changes that the destination has: copy the table again."""
 
 
 class UnfitKeyError(TableError):

@@ -118,7 +118,10 @@ def test_the_slot_is_dropped_while_the_pipe_runs(embedded: Case) -> None:
                     connection.execute("select pg_drop_replication_slot('penstock_shop')")
                     dropped = True
         log = ends(embedded)
-    assert re.search(r'error: the replication slot "penstock_shop" is gone\n next: .*penstock drop', log)
+    assert re.search(
+        r'error: the replication slot "penstock_shop" is gone, .* since \w+/\w+\n next: .*penstock resync PIPE.toml --all',
+        log,
+    )
 
 
 @pytest.mark.pg(">= 12")

@@ -75,6 +75,20 @@ def test_the_connection_says_nothing_for_a_while_and_is_then_refused(proxied: tu
         assert_the_end_arrives(case)
 
 
+@pytest.mark.slow
+def test_a_link_that_swallows_everything_is_noticed_within_15_seconds(proxied: tuple[Case, Proxy]) -> None:
+    """Neither end's system sees it: the proxy takes what is sent."""
+    case, proxy = proxied
+    make_tables(case.database)
+    case.define(settings=QUICK)
+    with case.running():
+        case.wait_until(lambda: case.log().count("table streaming") == 2, "both tables stream")
+        proxy.blackhole()
+        case.wait_until(lambda: "the server has not answered for" in case.log(), "the pipe notices", 15)
+        proxy.recover()
+        assert_the_end_arrives(case)
+
+
 def test_the_server_does_not_notice_that_the_connection_is_gone(proxied: tuple[Case, Proxy]) -> None:
     """Its sender would hold the slot for a minute (``wal_sender_timeout``): the pipe ends its own former session."""
     case, proxy = proxied

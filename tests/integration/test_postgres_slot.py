@@ -216,6 +216,9 @@ def test_slot_creation_can_be_given_up(
         with pytest.raises(SlotError, match="given up"):
             slot.create_slot(connection, slot_name, report=silent, stopped=lambda: True)
         assert slot.slot_state(connection, slot_name) is None  # and the connection is of use
+        with pytest.raises(SlotError, match=r"waits for PID .*given up after 0 s"):
+            slot.create_slot(connection, slot_name, report=silent, longest_seconds=0)
+        assert slot.slot_state(connection, slot_name) is None
         with pytest.raises(KeyboardInterrupt):
             slot.create_slot(connection, slot_name, report=refuse)
         assert slot.slot_state(connection, slot_name) is None

@@ -430,7 +430,7 @@ def test_latency_does_not_slow_the_flow(database: Database, slot_name: str, prox
 def test_settings_of_the_session(
     database: Database, connection: Connection, connector: Connector, slot_name: str
 ) -> None:
-    started, session = stream._start(connector, slot_name, ODD, "77MB")
+    started, session = stream._start(connector, slot_name, ODD, "77MB", lambda _: None)
     with contextlib.closing(started):
         assert session.pid == started.info.backend_pid
         found = connection.execute(

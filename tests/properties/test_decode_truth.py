@@ -212,7 +212,7 @@ def test_the_destination_converges_to_the_table(decoder: ModuleType, seed: int, 
     assert copied
     destination.insert(copied)
 
-    stream = decoder.StreamDecoder(faker.rng.choice((1, 3, 1000)), faker.rng.choice((100, 1 << 20)), 0)
+    stream = decoder.StreamDecoder(faker.rng.choice((1, 3, 1000)), faker.rng.choice((100, 1 << 20)), ())
     stream.receive(schema.relation)
     assert isinstance(stream.next_item(), Relation)
     stream.bind(OID, schema.plan, tuple(range(len(schema.types))), schema.full)

@@ -48,11 +48,17 @@ _starter = ThreadPoolExecutor(1, "server-starter")
 class PostgresServer:
     """A PostgreSQL of major version ``version``, running after ``start()``. ``settings`` are postgresql.conf's, over SETTINGS.
 
-    ``hba`` is pg_hba.conf; it must let the superuser in by password over TCP. ``build``: other programs of that version.
+    ``hba`` is pg_hba.conf; it must let the superuser in by password over TCP. ``build``: other programs of that version;
+    ``data``: a folder to begin with instead of a fresh one.
     """
 
     def __init__(
-        self, version: int, settings: dict[str, str] | None = None, hba: str = HBA, build: Build | None = None
+        self,
+        version: int,
+        settings: dict[str, str] | None = None,
+        hba: str = HBA,
+        build: Build | None = None,
+        data: Path | None = None,
     ) -> None:
         self._hba = hba
         self.version = version
@@ -62,7 +68,7 @@ class PostgresServer:
         self._libraries = {"LD_LIBRARY_PATH": str(build.libraries)} if build and build.libraries else {}
         self._home = Path(tempfile.mkdtemp(prefix=f"pg{version}-"))
         self._data = self._home / "data"
-        copy_data(template(version), self._data)
+        copy_data(data or template(version), self._data)
         if identity := run_as():
             os.chown(self._home, identity["user"], identity["group"])
         self._home.chmod(0o755)
@@ -102,6 +108,13 @@ class PostgresServer:
         path.chmod(0o600)
         if identity := run_as():
             os.chown(path, identity["user"], identity["group"])
+
+    def standby(self, name: str, settings: dict[str, str]) -> PostgresServer:
+        """A standby of this server, which is at rest: to be started when this one runs. ``name`` is its physical slot's too."""
+        follows = {"primary_conninfo": self.dsn(application_name=name), "primary_slot_name": name}
+        made = PostgresServer(self.version, {**self.settings, **follows, **settings}, self._hba, data=self._data)
+        made.add_file("standby.signal", "")
+        return made
 
     def start(self, seconds: float = START_SECONDS) -> None:
         """Start and wait until it takes connections; on the port it had before, if any."""

@@ -25,7 +25,7 @@ NOTE = "id int4, note text, n int4"
 
 def test_a_hole_says_where_and_which_row(decoder: ModuleType) -> None:
     plan = plan_of("id int4, note text, price numeric, n int4", ("id", "n"))
-    feed = Feed(decoder, plan, epoch=1)
+    feed = Feed(decoder, plan, starts=(0,))
     feed.transaction(
         frame.insert(OID, ["7", "abc", "1", "1"]),
         frame.update(OID, ["1", LEFT_OUT, LEFT_OUT, "5"]),

@@ -28,7 +28,7 @@ def plan() -> Plan:
 
 
 def test_relation_is_handed_out_as_it_is(decoder: ModuleType) -> None:
-    stream = decoder.StreamDecoder(10, 1000, 0)
+    stream = decoder.StreamDecoder(10, 1000, ())
     columns = [("id", 23, -1, True), ("Preis €", 1700, 655_366, False)]
     stream.receive(frame.relation(5, columns, schema="büro", name="täglich", identity="f"))
     assert stream.next_item() == Relation(
@@ -52,7 +52,7 @@ def test_messages_without_rows_never_come_out(decoder: ModuleType, plan: Plan) -
 
 
 def test_a_row_carries_its_place_in_the_stream(decoder: ModuleType, plan: Plan) -> None:
-    feed = Feed(decoder, plan, epoch=3)
+    feed = Feed(decoder, plan, starts=(0, 0, 0))
     other = feed.relation(77)
     first = feed.transaction(
         other, frame.insert(OID, ["1", "a"]), frame.update(OID, ["1", "b"]), frame.insert(OID, ["2", None])
@@ -119,7 +119,7 @@ def test_changes_from_before_a_seam_are_skipped(decoder: ModuleType) -> None:
 
 def test_columns_may_be_left_out_and_stand_in_another_order(decoder: ModuleType) -> None:
     plan = plan_of("id int4, note text, price numeric(6,2)", options={"exclude_columns": ["note"]})
-    stream = decoder.StreamDecoder(10, 1000, 0)
+    stream = decoder.StreamDecoder(10, 1000, ())
     leaf = [("price", 1700), ("gone", 25), ("id", 23)]
     stream.receive(frame.relation(OID, leaf) + frame.begin(1) + frame.insert(OID, ["1.50", "…", "7"]))
     assert isinstance(stream.next_item(), Relation)
@@ -196,7 +196,7 @@ def test_positions(decoder: ModuleType, plan: Plan) -> None:
 
 
 def test_the_place_of_a_message(decoder: ModuleType, plan: Plan) -> None:
-    feed = Feed(decoder, plan, epoch=3)
+    feed = Feed(decoder, plan, starts=(0, 0, 0))
     assert feed.stream.place == (0, 0)
     feed.send(frame.begin(0x100, xid=77), feed.relation())
     assert feed.stream.place == (version_of(3, 0x100, 0), 77)
@@ -440,10 +440,23 @@ def test_a_begin_beyond_what_a_version_holds(
         Feed(decoder, plan).send(frame.begin(commit_lsn, committed_at=committed_at))
 
 
+def test_epochs_begin_where_they_are_said_to(decoder: ModuleType, plan: Plan) -> None:
+    """The third begins before the second: what the second had from there on never happened."""
+    feed = Feed(decoder, plan, starts=(0x300, 0x200))
+    for number in range(4):
+        feed.transaction(frame.insert(OID, [str(number), "a"]))
+    versions = [row["_version"] for row in feed.rows()]
+    assert versions == [version_of(0, 0x100, 1), *(version_of(2, lsn, 1) for lsn in (0x200, 0x300, 0x400))]
+    later = Feed(decoder, plan, starts=(0x200, 0x300))
+    for number in range(3):
+        later.transaction(frame.insert(OID, [str(number), "a"]))
+    assert [row["_version"] for row in later.rows()] == [version_of(each, 0x100 * each + 0x100, 1) for each in range(3)]
+
+
 def test_an_epoch_has_eight_bits(decoder: ModuleType) -> None:
-    for epoch in (-1, 256):
-        with pytest.raises(ValueError, match="epoch"):
-            decoder.StreamDecoder(10, 10, epoch)
+    assert decoder.StreamDecoder(10, 10, (0,) * 255)
+    with pytest.raises(ValueError, match="epoch"):
+        decoder.StreamDecoder(10, 10, (0,) * 256)
 
 
 def test_a_frame_error_never_shows_a_value(decoder: ModuleType, plan: Plan) -> None:

@@ -18,6 +18,7 @@ from penstock.errors import DestinationError, PipeHeldError, StateError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import Checkpoint, PartRecord, PipeRecord, TableRecord, beside, written_position
 from penstock.pipeline.lifecycle import WAYS, State, change
+from penstock.postgres.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[StateStore]:
 
 
 def pipe_record(position: int = 0) -> PipeRecord:
-    return PipeRecord("shop", "slot", "publication", "7000", 1, Lsn(position))
+    return PipeRecord("shop", "slot", "publication", "7000", Timeline(1), Lsn(position))
 
 
 def test_every_state_can_fail_and_be_copied_again() -> None:

@@ -184,12 +184,14 @@ def query(
 @app.command()
 def resync(
     file: PipeFile,
-    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="schema.table, one or more.")],
+    tables: Annotated[list[str] | None, typer.Argument(metavar="TABLE...", help="schema.table, one or more.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every table of the pipe.")] = False,
     json_wanted: AsJson = False,
 ) -> None:
     """Copy tables again, into new ones beside those that are read; each takes its place when it is complete.
 
-    A running pipe does it at once, otherwise the next run. Meanwhile readers find the rows as they were.
+    A running pipe does it at once, otherwise the next run. Meanwhile readers find the rows as they were. With --all a pipe whose slot
+    is gone, or whose source was restored, begins again.
 
     Example: penstock resync shop.toml public.orders
     """
@@ -197,9 +199,12 @@ def resync(
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
-        by = pipes.resync(load(file), home(), tables)
+        if bool(tables) == every:
+            raise ConfigError("resync needs to know which tables", hint="Name them as schema.table; or --all.")
+        by = pipes.resync(load(file), home(), tables or ())
         who = "The running pipe copies" if by == "running" else "The next run copies"
-        say({"resync": tables, "by": by}, f"{who} {', '.join(tables)} again.", as_json=json_wanted)
+        what = ", ".join(tables or ["every table"])
+        say({"resync": tables or "all", "by": by}, f"{who} {what} again.", as_json=json_wanted)
 
 
 @app.command()

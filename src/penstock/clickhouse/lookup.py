@@ -72,6 +72,15 @@ def newest(
     return dict(_found(client, _Question(database, plan, columns, below), identities))
 
 
+def newest_version(client: Client, database: str, table: str, column: str, first: int) -> int:
+    """The largest version in a table, if it is ``first`` or beyond it; otherwise 0."""
+    stored = f"select {quoted(column)} as v from {quoted(database)}.{quoted(table)}"  # noqa: S608 -- identifiers are quoted
+    wanted = f"select max(v) from ({stored}) where v >= toUInt128({{first:String}})"  # noqa: S608
+    wanted += "" if client.embedded else " settings select_sequential_consistency = 1"  # any replica may answer
+    ((version,),) = client.rows(wanted, {"first": str(first)}, subject=f"{database}.{table}")
+    return int(version)
+
+
 def places(
     client: Client, database: str, plan: Plan, identities: Sequence[tuple[bytes, ...]]
 ) -> dict[tuple[bytes, ...], list[Stored]]:

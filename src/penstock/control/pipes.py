@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
-    """Have tables copied again, into new ones beside those that are read. Returns who does it: ``running`` or ``next run``.
+    """Have tables, or without names all of them, copied again, into new ones beside those that are read.
+
+    Returns who does it: ``running`` or ``next run``.
 
     Raises ConfigError for a table that the pipe does not have, PipeHeldError while the pipe is starting or ending.
     """
@@ -33,7 +35,7 @@ def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
         records = store.tables(pipe.name)
         require_known(pipe.name, names, [record.full_name for record in records])
         for record in records:
-            if record.full_name in names:
+            if not names or record.full_name in names:
                 record.set_back(beside=pipe.tables.options_for(record.full_name).shape != "null")
                 store.save_parts(pipe.name, record.oid, [])
                 store.save_table(pipe.name, record)

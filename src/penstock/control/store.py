@@ -34,7 +34,9 @@ from sqlalchemy.exc import DatabaseError
 from penstock.errors import ConfigError, StateError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import PartRecord, PipeRecord, TableRecord
+from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.lifecycle import State
+from penstock.postgres.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from penstock.pipeline.checkpoint import Counted
 
-LAYOUT = 3  # of the tables below; one more with every change of them
+LAYOUT = 4  # of the tables below; one more with every change of them
 _metadata = MetaData()
 
 _pipes = Table(
@@ -53,9 +55,9 @@ _pipes = Table(
     Column("slot", String, nullable=False),
     Column("publication", String, nullable=False),
     Column("system_identifier", String, nullable=False),
-    Column("timeline", Integer, nullable=False),
+    Column("timeline", String, nullable=False),  # with those before it
     Column("position", BigInteger, nullable=False),
-    Column("epoch", Integer, nullable=False),
+    Column("epochs", String, nullable=False),
     Column("owns_publication", Boolean, nullable=False),
     Column("owns_slot", Boolean, nullable=False),
 )
@@ -155,12 +157,16 @@ class StateStore:
         """The pipe's record, None before its first run."""
         with self._errors_told(), self._engine.connect() as connection:
             row = connection.execute(select(_pipes).where(_pipes.c.name == name)).mappings().first()
-        return PipeRecord(**{**row, "position": Lsn(row["position"])}) if row else None
+        if row is None:
+            return None
+        known = {"timeline": Timeline.parse(row["timeline"]), "epochs": Epochs.parse(row["epochs"])}
+        return PipeRecord(**{**row, **known, "position": Lsn(row["position"])})
 
     def save_pipe(self, record: PipeRecord) -> None:
         """Insert or replace the pipe's record."""
         with self._errors_told(), self._engine.begin() as connection:
-            _replace(connection, _pipes, {"name": record.name}, _values(record))
+            texts = {"timeline": str(record.timeline), "epochs": str(record.epochs)}
+            _replace(connection, _pipes, {"name": record.name}, _values(record) | texts)
 
     def save_position(self, name: str, position: Lsn, counted: Counted) -> None:
         """Save the position up to which everything is written, and the counters of these tables with it."""
@@ -182,6 +188,14 @@ class StateStore:
         with self._errors_told(), self._engine.begin() as connection:
             values = {**_values(record), "state": record.state.value}
             _replace(connection, _tables, {"pipe": name, "oid": record.oid}, values)
+
+    def replace_tables(self, name: str, records: Sequence[TableRecord]) -> None:
+        """Let these be the pipe's tables, none of which has parts."""
+        with self._errors_told(), self._engine.begin() as connection:
+            for table in (_parts, _tables):
+                connection.execute(delete(table).where(table.c.pipe == name))
+            for record in records:
+                connection.execute(insert(_tables).values(pipe=name, **_values(record) | {"state": record.state.value}))
 
     def parts(self, name: str, oid: int) -> list[PartRecord]:
         """A table's parts in order; empty before they are planned."""

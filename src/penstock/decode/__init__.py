@@ -5,9 +5,9 @@ Two implementations of the same classes: ``reference``, plain Python, says what 
 
 The contract of both:
 
-``StreamDecoder(max_rows, max_bytes, epoch)`` reads frames: each a 4-byte big-endian length and the payload of one
-CopyData message of a walsender: XLogData ('w') or a keep-alive ('k') (PostgreSQL manual, Streaming Replication Protocol
-and Logical Replication Message Formats).
+``StreamDecoder(max_rows, max_bytes, starts)`` (``starts``: the commit LSNs at which the epochs after the first begin) reads frames: each
+a 4-byte big-endian length and the payload of one CopyData message of a walsender: XLogData ('w') or a keep-alive ('k')
+(PostgreSQL manual, Streaming Replication Protocol and Logical Replication Message Formats).
 
 * ``bind(relation_oid, plan, source, old_is_full, since=0)``: rows of this relation go into ``plan``; ``source[i]`` is the index in
   ``plan.columns`` of the tuple's column i, or -1. Several relations (the leaves of one table) may share a plan.

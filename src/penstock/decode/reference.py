@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from penstock.batch import Batch, Item, Relation, Truncate, version_of
+from penstock.batch import MOST_EPOCHS, Batch, Item, Relation, Truncate, epoch_of, version_of
 from penstock.decode.binding import Binding, RowRejectedError
 from penstock.decode.codecs import encode
 from penstock.decode.copytext import CopyDecoder
@@ -38,12 +38,12 @@ __all__ = ["CopyDecoder", "StreamDecoder", "encode"]
 class StreamDecoder:
     """The stream of one connection."""
 
-    def __init__(self, max_rows: int, max_bytes: int, epoch: int) -> None:
-        if not 0 <= epoch <= 0xFF:
-            raise ValueError(f"the epoch {epoch} does not fit into 8 bits")
+    def __init__(self, max_rows: int, max_bytes: int, starts: Sequence[int]) -> None:
+        if len(starts) > MOST_EPOCHS:
+            raise ValueError(f"the epoch {len(starts)} does not fit into 8 bits")
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._epoch = epoch
+        self._starts = starts
         self._frames: Iterator[bytes] = iter(())
         self._ready: deque[Item] = deque()
         self._widths: dict[int, int] = {}  # columns of each relation announced
@@ -182,7 +182,7 @@ class StreamDecoder:
         return self._transaction
 
     def _version(self, begin: Begin) -> int:
-        return version_of(self._epoch, begin.commit_lsn, self._ordinal)
+        return version_of(epoch_of(self._starts, begin.commit_lsn), begin.commit_lsn, self._ordinal)
 
     def _append(self, plan: Plan, rows: list[Row], begin: Begin) -> None:
         """Add the rows of one change, which stay together, and hand out what is full, or what waits for another plan of the table."""

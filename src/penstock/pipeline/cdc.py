@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import Batch, Rejected, Relation, Truncate, version_of
+from penstock.batch import Batch, Rejected, Relation, Truncate
 from penstock.decode import StreamDecoder
 from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from penstock.config import Settings
     from penstock.pipeline.checkpoint import Checkpoint
+    from penstock.pipeline.epochs import Epochs
     from penstock.pipeline.lane import Lane
     from penstock.pipeline.retry import Stop
 
@@ -77,7 +78,7 @@ class Cdc:
         changes: Changing,
         *,
         settings: Settings,
-        epoch: int,
+        epochs: Epochs,
         insert_cap: int,
         stop: Stop,
         wake: asyncio.Event,
@@ -88,7 +89,7 @@ class Cdc:
         self._changes = changes
         self._relations: dict[int, Relation] = {}  # as this connection announced them last
         self._settings = settings
-        self._epoch = epoch
+        self._epochs = epochs
         self._insert_cap = insert_cap
         self._stop = stop
         self._wake = wake
@@ -156,7 +157,7 @@ class Cdc:
 
     def _new_decoder(self) -> StreamDecoder:
         rows, size = self._settings.max_batch_rows, int(self._settings.max_batch_bytes)
-        return StreamDecoder(rows, size, self._epoch)
+        return StreamDecoder(rows, size, self._epochs.starts)
 
     async def _apply(self, item: Batch | Relation | Truncate | Rejected) -> None:
         match item:
@@ -202,7 +203,7 @@ class Cdc:
 
     def _seam(self, lane: Lane) -> int:
         """The version at which the changes of a table begin: what ended before the seam came with its copy."""
-        return version_of(self._epoch, lane.record.seam, 0) if lane.ahead.at_seam else 0
+        return self._epochs.version(lane.record.seam) if lane.ahead.at_seam else 0
 
     def _lane_of(self, oid: int) -> Lane | None:
         return self._lanes.get(oid) or next((lane for lane in self._lanes.values() if oid in relations_of(lane)), None)
@@ -244,6 +245,7 @@ class Cdc:
                 continue
             self.take(lane)
             await lane.drained()
+            await lane.leave_trace(item.version)
             await self._copying.truncate(lane, item.version)
 
     async def _set_aside(self, lane: Lane, error: TableError) -> None:

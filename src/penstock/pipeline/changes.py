@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.batch import version_of
 from penstock.errors import TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
@@ -175,7 +174,7 @@ class Changes:
     def rebase(self, lane: Lane) -> None:
         """The stream has the changes of every partition only from here on: rows that are copied now are at least as new."""
         if lane.record.base:
-            lane.record.base = version_of(self._means.epoch, self._stream.position, 0)
+            lane.record.base = self._means.epochs.version(self._stream.position)
 
     async def again(self, lane: Lane, why: str) -> None:
         """Copy the table into a new one beside the old one, which is read meanwhile."""
@@ -252,7 +251,7 @@ class Changes:
         if catalog is None:
             return
         lane.looked = definition(catalog)
-        version = version_of(self._means.epoch, self._stream.position, 0)
+        version = self._means.epochs.version(self._stream.position)
         try:
             await self._evolve(lane, loosened(catalog, lane.ahead.table), version, settled=False)
         except TableError as error:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from penstock.errors import ConfigError, TargetConflictError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint
+from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.lifecycle import State, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from penstock.errors import PenstockError
+    from penstock.postgres.timeline import Timeline
 
 MOST_NAME_BYTES = 200
 Counted: TypeAlias = "Mapping[int, Mapping[str, int]]"
@@ -36,9 +38,9 @@ class PipeRecord:
     slot: str
     publication: str
     system_identifier: str
-    timeline: int
+    timeline: Timeline
     position: Lsn  # saved
-    epoch: int = 0
+    epochs: Epochs = field(default_factory=Epochs)
     owns_publication: bool = True
     owns_slot: bool = True
 
@@ -153,6 +155,9 @@ class Store(Protocol):
 
     def save_table(self, name: str, record: TableRecord) -> None:
         """Insert or replace one table's record."""
+
+    def replace_tables(self, name: str, records: Sequence[TableRecord]) -> None:
+        """Let these be the pipe's tables, none of which has parts."""
 
     def parts(self, name: str, oid: int) -> list[PartRecord]:
         """A table's parts in order; empty before they are planned."""

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.batch import LSN_BITS, ORDINAL_BITS, REASONS, Rejected, Unfit, version_of
+from penstock.batch import REASONS, Rejected, Unfit, commit_of, version_of
 from penstock.decode import encode
 from penstock.decode.codecs.unfit import NULL
 from penstock.plan import Shape
@@ -214,7 +214,7 @@ def _whole(hole: Hole, row: Stored) -> Mapping[int, Value] | None:
 
 def _committed(hole: Hole) -> int:
     """The commit LSN."""
-    return hole.version >> ORDINAL_BITS & (1 << LSN_BITS) - 1
+    return commit_of(hole.version)
 
 
 def _from_source(

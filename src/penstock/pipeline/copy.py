@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
-from penstock.batch import version_of
 from penstock.decode import CopyDecoder
 from penstock.errors import PenstockError, SourceChangedError, SourceRefusedError, TableError
 from penstock.lsn import Lsn
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.batch import Batch, Unfit
     from penstock.config import Settings
     from penstock.pipeline.checkpoint import Store
+    from penstock.pipeline.epochs import Epochs
     from penstock.pipeline.lane import Lane
     from penstock.plan import Plan
 
@@ -60,8 +60,13 @@ class Source(Protocol):
     def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
         """The table's parts, or ``only`` those of these partitions, as text that ``read_part`` understands."""
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
-        """Chunks of COPY text. Raises TableRewrittenError when the table is no longer the one that was planned."""
+    def read_part(
+        self, plan: Plan, part: str, snapshot: str, seen: Callable[[Lsn], None]
+    ) -> Generator[bytes, None, None]:
+        """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
+
+        Raises TableRewrittenError when the table is no longer the one that was planned.
+        """
 
     def snapshot(
         self, report: Callable[[str], None], stopped: Callable[[], bool]
@@ -93,7 +98,7 @@ class Copies:
         *,
         store: Store,
         settings: Settings,
-        epoch: int,
+        epochs: Epochs,
         stop: retry.Stop,
     ) -> None:
         self._pipe_name = pipe_name
@@ -101,7 +106,7 @@ class Copies:
         self._target = target
         self._store = store
         self._settings = settings
-        self._epoch = epoch
+        self._epochs = epochs
         self._stop = stop
         self._running: dict[int, asyncio.Task[None]] = {}
         self._cut: set[int] = set()  # tables whose copy is at its end: truncated
@@ -210,7 +215,7 @@ class Copies:
                 while lane.busy:  # not ``drained``: a step of the lane may be waiting for this to end
                     self._require_going_on(lane)
                     await self._stop.sleep(DRAINED_SECONDS)
-                below = version_of(self._epoch, seam, 0)
+                below = self._epochs.version(seam)
                 await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
             lane.record.seam = seam
             if lane.record.state is State.WAITING:  # before any row: what there is when it starts over is removed
@@ -277,7 +282,7 @@ class Copies:
         part.rows = part.bytes = 0
         unfit: list[Unfit] = []
         try:
-            with contextlib.closing(self._source.read_part(plan, part.body, snapshot)) as chunks:
+            with contextlib.closing(self._source.read_part(plan, part.body, snapshot, lane.has_seen)) as chunks:
                 for chunk in chunks:
                     decoder.receive(chunk)
                     while decoder.full:

@@ -93,6 +93,11 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return slot.end_former_session(connection, slot_name, former)
 
+    def is_at_work(self, session: slot.Session) -> bool:
+        """Whether a sender has something to do, rather than waiting for news or for us."""
+        with self.connector.connect() as connection:
+            return slot.is_at_work(connection, session)
+
     def plan_parts(self, plan: Plan, part_rows: int, only: Collection[int] = ()) -> list[str]:
         """The table's parts, each as JSON; ``only`` those of these partitions."""
         with self.connector.connect(copying=True) as connection:
@@ -100,10 +105,15 @@ class SourceEnd:
             parts = copy.plan_parts(connection, plan.table, _names(plan), part_rows=rows)
         return [part.to_json() for part in parts if not only or part.relation in only]
 
-    def read_part(self, plan: Plan, part: str, snapshot: str) -> Generator[bytes, None, None]:
-        """Chunks of COPY text. Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned."""
+    def read_part(
+        self, plan: Plan, part: str, snapshot: str, seen: Callable[[Lsn], None]
+    ) -> Generator[bytes, None, None]:
+        """Chunks of COPY text, after ``seen`` was told a position behind all that they show.
+
+        Raises TableRewrittenError when the table, or the snapshot, is no longer the one that was planned.
+        """
         chunks = copy.read_part(
-            self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None
+            self.connector, copy.Part.from_json(part), plan.table, _names(plan), snapshot=snapshot or None, seen=seen
         )
         try:
             yield from chunks
@@ -162,6 +172,10 @@ class DestinationEnd:
             if batch.holes:  # by now they only name the rows
                 places.settle(batch, self)
         self._writer.insert(batch)
+
+    def settle(self, target: str) -> None:
+        """Make sure that no insert into this table runs any more that was given up."""
+        self._writer.settle(target)
 
     def newest(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], below: int | None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from penstock.batch import shown_key
+from penstock.batch import commit_of, shown_key
 from penstock.errors import PenstockError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Rate
@@ -303,6 +303,22 @@ class Lane:
     def _save_now(self) -> None:
         with self._saving:
             self._around.store.save_table(self._around.pipe_name, self.record)
+
+    def has_seen(self, position: Lsn) -> None:
+        """What is copied from here on may be of any moment until then: known should the source lose it. Called from the copy's threads."""
+        with self._saving:
+            if position > self.record.goal:
+                self.record.goal = position
+                self._around.store.save_table(self._around.pipe_name, self.record)
+
+    async def leave_trace(self, version: int) -> None:
+        """Of a TRUNCATE, which leaves no row: what the table shows is of then, should the source lose it (``failover.py``)."""
+        self.record.goal = max(self.record.goal, Lsn(commit_of(version) + 1))
+        await self.save()
+
+    def discard(self) -> None:
+        """Forget what is not in flight."""
+        self._waiting = deque(list(self._waiting)[:1])
 
     def _copied_until(self) -> int:
         """A position behind all that the copy has seen; while it goes on, behind everything."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from penstock.errors import SourceError, SourceUnavailableError
+from penstock.errors import SourceError, SourceMovedError, SourceUnavailableError
 from penstock.lsn import Lsn
 from penstock.pipeline.lifecycle import State
 from penstock.postgres import catalog, publication, slot
@@ -98,11 +98,15 @@ class Lookout:
                         await asyncio.to_thread(self._beat)
                     self.has_read = True
                 refusals = 0
+            except SourceMovedError as error:
+                self._let_go(
+                    error.message, error.hint
+                )  # the stream finds out whether that is the source after a failover
             except SourceUnavailableError as error:
                 refusals = refusals + 1 if held_up else 0
                 if refusals >= REFUSALS:
                     refusals = 0
-                    self._let_go(error)
+                    self._let_go(f"nothing can be written, and {error.message}", error.hint)
             except SourceError:
                 refusals = 0  # whoever needs the source comes upon it too, and says so
             await asyncio.sleep(LOOK_SECONDS)
@@ -139,7 +143,7 @@ class Lookout:
         with self._connector.connect() as connection:
             slot.heartbeat(connection)
 
-    def _let_go(self, error: SourceUnavailableError) -> None:
+    def _let_go(self, why: str, fix: str) -> None:
         if self.stream is not None:
-            log.warning("stream let go", why=f"nothing can be written, and {error.message}", fix=error.hint)
+            log.warning("stream let go", why=why, fix=fix)
             self.stream.hang_up()

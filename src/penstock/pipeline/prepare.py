@@ -14,8 +14,10 @@ import structlog
 from penstock.clickhouse import capabilities, ddl
 from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.lsn import Lsn
+from penstock.pipeline import failover
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
 from penstock.pipeline.enlist import first, go_on
+from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored, narrower
@@ -132,6 +134,10 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     refuse_not_yet(pipe)
     server = capabilities.ask(client)
     ddl.ensure_database(client, pipe.database)
+    failover.require_place(pipe, connection)
+    before = store.pipe(pipe.name)
+    if before is not None and before.position:
+        failover.settle(pipe, store, (connection, client), before)
     known = {record.oid: record for record in store.tables(pipe.name)}
     now, wrong = read_tables(pipe, connection)
     for error in wrong:
@@ -141,11 +147,11 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     plans, refused = compile_all(pipe, [table for table in now if not known or table.oid in known], server)
     tables = []
     for plan in plans:
-        before = known.get(plan.table.oid)
-        if before is None:
+        seen = known.get(plan.table.oid)
+        if seen is None:
             tables.append(first(pipe, store, client, as_stored(client, pipe, plan, server)))
         else:
-            tables.append(go_on(pipe, store, client, (plan, before), server))
+            tables.append(go_on(pipe, store, client, (plan, seen), server))
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix.advice)
     owned = not pipe.source.publication
@@ -201,7 +207,6 @@ def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Wait
     """The pipe's record, with a slot behind it; and whether the slot was made just now."""
     record = store.pipe(pipe.name)
     if record is not None and record.position:
-        verify(record, connection)
         return record, False
     state = slot.slot_state(connection, pipe.slot)
     if state is not None and record is None and not pipe.source.slot:
@@ -209,14 +214,14 @@ def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Wait
             f'the replication slot "{pipe.slot}" exists already, and there is no state of this pipe here',
             hint=f"Set PENSTOCK_HOME to where the pipe ran before; or give it up: select pg_drop_replication_slot('{pipe.slot}');",
         )
-    system = slot.system(connection)
     record = PipeRecord(
         name=pipe.name,
         slot=pipe.slot,
         publication=pipe.publication,
-        system_identifier=system.system_identifier,
-        timeline=system.timeline,
+        system_identifier=slot.system(connection).system_identifier,
+        timeline=failover.timeline_of(connection),
         position=Lsn(0),
+        epochs=record.epochs if record else Epochs(),
         owns_publication=not pipe.source.publication,
         owns_slot=not pipe.source.slot,
     )
@@ -227,36 +232,3 @@ def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Wait
         record.position = state.confirmed_flush_lsn
     store.save_pipe(record)
     return record, state is None
-
-
-def verify(record: PipeRecord, connection: Connection) -> None:
-    """Make sure that the slot goes on where this pipe stopped (postgres.md 4 and 5). Raises SlotError."""
-    start_again = "The missing changes cannot be had any more. Copy again: penstock drop --tables, then penstock run."
-    system = slot.system(connection)
-    if system.system_identifier != record.system_identifier:
-        raise SlotError(
-            f"the source is another database system now (system identifier {system.system_identifier}, was {record.system_identifier})",
-            hint=f"Point the DSN to the old system. {start_again}",
-        )
-    if system.timeline != record.timeline:
-        raise SlotError(
-            f"the source has changed its timeline from {record.timeline} to {system.timeline}: a failover or a restore",
-            hint=f"Following a failover is not possible yet. {start_again}",
-        )
-    state = slot.slot_state(connection, record.slot)
-    if state is None:
-        raise SlotError(f'the replication slot "{record.slot}" is gone', hint=start_again)
-    if state.lost:
-        raise SlotError(f'the replication slot "{record.slot}" has lost its WAL ({state.lost})', hint=start_again)
-    if state.confirmed_flush_lsn > record.position:
-        raise SlotError(
-            f'the slot "{record.slot}" is confirmed up to {state.confirmed_flush_lsn}, and this pipe has written up to '
-            f"{record.position} only: somebody else has read from it",
-            hint=start_again,
-        )
-    end = slot.insert_lsn(connection)
-    if record.position > end:
-        raise SlotError(
-            f"the source's WAL ends at {end}, before {record.position}, which this pipe has seen: it was restored or failed over",
-            hint=start_again,
-        )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
-from penstock.batch import version_of
 from penstock.errors import ConfigError, KeyMissingError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Ways, note, with_types_of
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.lsn import Lsn
     from penstock.pipeline.copy import Copies
     from penstock.pipeline.ends import DestinationEnd, SourceEnd
+    from penstock.pipeline.epochs import Epochs
     from penstock.pipeline.lane import Lane
     from penstock.plan import Plan
     from penstock.table import Table
@@ -62,7 +62,7 @@ class Means:
     destination: DestinationEnd
     copies: Copies
     server: Capabilities
-    epoch: int
+    epochs: Epochs
     stop: retry.Stop
     begin: Callable[
         [Lane, bool], None
@@ -150,8 +150,8 @@ class Renewal:
         plan = replace(plan, target=lane.record.building or lane.target)
         lane.ahead, lane.looked, lane.skipping = plan, None, False
         lane.gate.restart(shut=plan.at_seam)
-        lane.since, lane.announced = version_of(means.epoch, position, 0), False
-        lane.horizon = version_of(means.epoch, await means.in_thread(lane, means.source.goal), 0)
+        lane.since, lane.announced = means.epochs.version(position), False
+        lane.horizon = means.epochs.version(await means.in_thread(lane, means.source.goal))
         self._stream.rebind(lane)
         since = lane.since
         lane.submit(Step(lambda: self._make_fresh(lane, plan, since), position))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError
+from penstock.errors import FrameError, PenstockError, SlotError, SlotHeldError, SourceError
 from penstock.lsn import Lsn
 from penstock.pipeline import retry
-from penstock.pipeline.prepare import verify
+from penstock.pipeline.failover import prove
 from penstock.postgres.stream import Stream
 
 if TYPE_CHECKING:
@@ -26,10 +25,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-STATUS_SECONDS = 10  # how often the server hears of us when there is no news
+STATUS_SECONDS = 4  # how often the server hears of us when there is no news, and is asked for an answer
+UNANSWERED_SECONDS = (
+    4.0  # so long may the answer take, unless the server says over another connection that it is at work
+)
+OPINION_SECONDS = 4.0  # so long may that take
 HELD_SECONDS = 30  # how long to wait for a slot that somebody holds, when the pipe starts
 SAME_FRAME = 5  # so often may the stream be unreadable at one position
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 1.0
 
 
 class Sessions:
@@ -44,6 +48,7 @@ class Sessions:
         lookout: Lookout,
         *,
         work_mem: str,
+        standby: bool,
         stop: retry.Stop,
         report: Callable[[PenstockError], None],
         opened: Callable[[], None],
@@ -54,6 +59,7 @@ class Sessions:
         self._checkpoint = checkpoint
         self._lookout = lookout
         self._work_mem = work_mem
+        self._standby = standby
         self._stop = stop
         self._report = report
         self._opened = opened
@@ -91,9 +97,9 @@ class Sessions:
     async def _sessions(self) -> None:
         """Follow, on one connection after the other for as long as each gets further; raises what cut one that did not."""
         while True:
-            await asyncio.to_thread(self._verify)
             saved = self._checkpoint.saved
             stream = await self._open()
+            watch = asyncio.create_task(self._watch(stream), name="watch")
             try:
                 await self._cdc.follow(stream)
             except PenstockError as error:
@@ -103,11 +109,30 @@ class Sessions:
             else:
                 return
             finally:
+                watch.cancel()
+                await asyncio.wait({watch})
                 await stream.close()
 
-    def _verify(self) -> None:
-        with self._source.connector.connect() as connection:
-            verify(replace(self._record, position=self._checkpoint.saved), connection)
+    async def _watch(self, stream: Stream) -> None:
+        """Let a stream go whose server is silent: the link may be cut without either end's system noticing, as by a proxy that hangs.
+
+        A server that is busy with a large transaction is silent too; it says so over another connection.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if stream.unanswered_seconds < UNANSWERED_SECONDS:
+                continue
+            if not await self._is_at_work(stream.session) and stream.unanswered_seconds >= UNANSWERED_SECONDS:
+                log.warning("stream let go", why=f"the server has not answered for {stream.unanswered_seconds:.0f} s")
+                stream.hang_up()
+                return
+
+    async def _is_at_work(self, session: Session) -> bool:
+        try:
+            async with asyncio.timeout(OPINION_SECONDS):
+                return await asyncio.to_thread(self._source.is_at_work, session)
+        except (TimeoutError, SourceError):
+            return False
 
     async def _open(self) -> Stream:
         record = self._record
@@ -118,6 +143,7 @@ class Sessions:
                 record.publication,
                 work_mem=self._work_mem,
                 status_seconds=STATUS_SECONDS,
+                prove=lambda connection: prove(record, self._checkpoint.saved, connection, standby=self._standby),
             )
         except SlotHeldError as error:
             if self._session is not None:

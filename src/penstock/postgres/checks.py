@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from penstock.errors import SourceError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
-from penstock.postgres import capacity_checks, role_checks, server_checks, stream_checks, table_checks, wal_checks
+from penstock.postgres import (
+    capacity_checks,
+    role_checks,
+    server_checks,
+    standby_checks,
+    stream_checks,
+    table_checks,
+    wal_checks,
+)
 from penstock.postgres.question import Question
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
     *capacity_checks.CHECKS,
     *role_checks.CHECKS,
     *table_checks.CHECKS,
+    *standby_checks.CHECKS,
     *stream_checks.CHECKS,
     *wal_checks.CHECKS,  # the last one measures how much WAL was written meanwhile
 )

@@ -139,3 +139,20 @@ select h.schema_name::text as schema, h.table_name::text as name from _timescale
 
 -- name: relation_exists
 select pg_catalog.to_regclass(%(name)s) is not null as found
+
+-- name: standbys
+-- The physical slots that somebody uses, and senders without a database: servers that follow this one.
+select array(select s.slot_name::text from pg_catalog.pg_replication_slots s where s.slot_type = 'physical' and s.active order by 1) as slots,
+       (select count(*) from pg_catalog.pg_stat_replication r
+        join pg_catalog.pg_stat_activity a on a.pid = r.pid and a.datname is null) as senders,
+       coalesce(current_setting('synchronized_standby_slots', true), '') as awaited,
+       current_setting('pg_failover_slots.synchronize_slot_names', true) is not null as extension
+
+-- name: standby
+-- A standby by itself. primary_conninfo is shown to superusers and pg_read_all_settings only.
+select pg_catalog.pg_is_in_recovery() as in_recovery,
+       coalesce(current_setting('sync_replication_slots', true), '') as synchronizes,
+       current_setting('hot_standby_feedback') as feedback,
+       (select s.setting from pg_catalog.pg_settings s where s.name = 'primary_slot_name') as slot,
+       (select s.setting ~* '\mdbname\s*=' from pg_catalog.pg_settings s where s.name = 'primary_conninfo') as names_database,
+       (select to_jsonb(s) from pg_catalog.pg_replication_slots s where s.slot_name = %(name)s) as copy

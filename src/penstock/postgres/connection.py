@@ -23,7 +23,7 @@ from penstock.postgres.passage import Passage
 from penstock.postgres.trouble import FIREWALL, RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from psycopg.abc import Buffer
 
@@ -51,12 +51,13 @@ SESSION = {
 NETWORK = {
     "connect_timeout": "10",
     "keepalives": "1",
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
     "keepalives_count": "3",
-    "tcp_user_timeout": "60000",
+    "tcp_user_timeout": "12000",
 }
-"""What the DSN may override: a link that is cut without a word is noticed within a minute."""
+"""What the DSN may override: a link that is cut without a word is noticed within 15 s. The other end's kernel answers, however long
+a statement takes."""
 
 _NO_LIMITS = "select set_config(name, '0', false) from pg_catalog.pg_settings where name in ('transaction_timeout', 'idle_session_timeout')"
 
@@ -68,6 +69,7 @@ class Connector:
         """Raises ConfigError when the DSN cannot be understood; its text, which may hold a password, is not repeated."""
         self._source = source
         self._application_name = application_name
+        self.guard: Callable[[Connection], None] = lambda _connection: None  # what every connection for SQL has to pass
         try:
             self._parameters = conninfo.conninfo_to_dict(source.dsn)
         except psycopg.Error:
@@ -95,15 +97,22 @@ class Connector:
         """
         settings = {"row_security": "off", "jit": "off"} if copying else {}
         connection = self._connect(settings, {})
+        try:
+            self.guard(connection)
+        except BaseException:
+            connection.close()
+            raise
         connection.autocommit = autocommit
         return connection
 
     def replication(self, settings: Mapping[str, str]) -> Connection:
         """A connection that speaks the replication protocol, with these session settings too; work with its ``pgconn``.
 
-        It takes simple queries only: ``execute`` without parameters. Raises as ``connect``.
+        It takes simple queries only, with their parameters written into them. Raises as ``connect``.
         """
-        return self._connect(settings, {"replication": "database"})
+        connection = self._connect(settings, {"replication": "database"})
+        connection.cursor_factory = psycopg.ClientCursor
+        return connection
 
     def _connect(self, settings: Mapping[str, str], parameters: Mapping[str, str]) -> Connection:
         given = dict(self._parameters)
@@ -210,11 +219,16 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def sibling(connection: Connection) -> Connection:
-    """A second connection to the very server of this one."""
+def sibling(connection: Connection, *, replication: bool = False) -> Connection:
+    """A second connection to the very server of this one; on request one that speaks the replication protocol."""
     used = {each.keyword.decode(): each.val.decode() for each in connection.pgconn.info if each.val}
+    if replication:
+        used["replication"] = "database"
     with translated("connecting again"):
-        return psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
+        found = psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
+    if replication:
+        found.cursor_factory = psycopg.ClientCursor
+    return found
 
 
 def failure(pgconn: pq.abc.PGconn, result: pq.abc.PGresult | None) -> psycopg.Error:

@@ -13,11 +13,13 @@ from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
 from penstock.postgres.connection import keep_bytes, kept_bytes, translated
 from penstock.postgres.parts import Part, plan_parts
+from penstock.postgres.slot import insert_lsn
 from penstock.spill import Spill, Spilled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from penstock.lsn import Lsn
     from penstock.postgres.connection import Connection, Connector
     from penstock.table import Table
 
@@ -64,12 +66,19 @@ class FilenodeChangedError(SourceError):
 
 
 def read_part(
-    connector: Connector, part: Part, table: Table, columns: Sequence[str], *, snapshot: str | None = None
+    connector: Connector,
+    part: Part,
+    table: Table,
+    columns: Sequence[str],
+    *,
+    snapshot: str | None = None,
+    seen: Callable[[Lsn], None] = lambda _lsn: None,
 ) -> Iterator[bytes]:
     """The part's rows as COPY text, in chunks of whole rows, about 1 MiB each; an empty chunk when nothing came for a second.
 
     On a connection of its own, in one transaction, of which the caller takes the end of the iteration as success. With ``snapshot`` the
-    rows are as that exported snapshot saw them. Raises FilenodeChangedError when the part has to be planned again, else what a
+    rows are as that exported snapshot saw them. ``seen`` is told a position behind all that the rows show, before the
+    first of them. Raises FilenodeChangedError when the part has to be planned again, else what a
     connection raises; SourceUnavailableError too when another session keeps the table locked.
     """
     with (
@@ -78,6 +87,7 @@ def read_part(
     ):
         relation = _locked(connection, part, table, snapshot)
         _require_columns(connection, part, table, columns)
+        seen(insert_lsn(connection))
         query = (
             sql.SQL("copy (select {} from only {}{}) to stdout")
             .format(_listed(columns), relation, _condition(connection, part, table))
@@ -99,16 +109,15 @@ def read_part(
 def _locked(connection: Connection, part: Part, table: Table, snapshot: str | None) -> sql.Identifier:
     """Begin, lock the relation against rewrites, and make sure that it is the one that was planned (postgres.md 11).
 
-    LOCK takes no snapshot: the one that reads the rows comes after it, or is older and then the comparison tells.
+    LOCK takes no snapshot: the one that reads the rows comes after it, or is older and then the comparison tells. It is the same for
+    all that follows.
     """
     name = _relation(connection, part, table)
     relation = sql.Identifier(*name)
+    connection.execute("begin isolation level repeatable read, read only")
     if snapshot:
-        connection.execute("begin isolation level repeatable read, read only")
         _import(connection, snapshot)
         connection.execute("set local synchronize_seqscans = off")
-    else:
-        connection.execute("begin read only")
     connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT))
     try:
         connection.execute(sql.SQL("lock table only {} in access share mode").format(relation))

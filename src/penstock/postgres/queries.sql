@@ -97,6 +97,16 @@ select a.pid, a.backend_start::text
 from pg_catalog.pg_stat_activity a
 where a.pid = pg_catalog.pg_backend_pid()
 
+-- name: end
+select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+            else pg_catalog.pg_current_wal_insert_lsn() end::text
+
+-- name: at_work
+-- A sender that waits answers at once; what it waits for is called WalSender… in every version.
+select coalesce(a.wait_event, '') not ilike 'WalSender%%'
+from pg_catalog.pg_stat_activity a
+where a.pid = %(pid)s and a.backend_start::text = %(began)s
+
 -- name: end_former_session
 select pg_catalog.pg_terminate_backend(a.pid)
 from pg_catalog.pg_replication_slots s
@@ -162,6 +172,9 @@ select format('prepared transaction %%L (%%s, database %%s)', p.gid, p.owner, p.
 from pg_catalog.pg_locks l
 join pg_catalog.pg_prepared_xacts p on p.transaction = l.transactionid
 where l.pid = %(pid)s and not l.granted and l.locktype = 'transactionid'
+union all
+select 'the primary to log which transactions run (on an idle one: select pg_log_standby_snapshot();)'
+where pg_catalog.pg_is_in_recovery()
 
 -- name: system
 select c.system_identifier::text,

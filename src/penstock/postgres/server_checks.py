@@ -157,13 +157,13 @@ def endpoint(asked: Question) -> Iterator[Finding]:
 
 def recovery(asked: Question) -> Iterator[Finding]:
     """Whether it is a standby."""
-    if asked.server.in_recovery:
+    if asked.server.in_recovery and not asked.pipe.source.standby:
         yield Finding(
             "recovery",
             Severity.BLOCKING,
             asked.connection.info.host or "",
             said("the server is a standby"),
-            said("A pipe needs the primary."),
+            said("A pipe needs the primary, or from 16 on a standby that is meant: source.standby = true."),
             Fix(advice=said(asked.provider.endpoint_advice)),
         )
 

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from penstock.errors import NotYetError
+from penstock.errors import SlotError
 from penstock.lsn import Lsn
 from penstock.postgres import QUERIES
-from penstock.postgres.connection import translated
+from penstock.postgres.connection import sibling, translated
 from penstock.postgres.publication import drop_publication, ensure_publication, published
 from penstock.postgres.waiting import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from psycopg import pq
 
     from penstock.postgres.connection import Connection, Connector
 
@@ -40,6 +42,8 @@ __all__ = [
     "heartbeat",
     "in_progress",
     "insert_lsn",
+    "is_at_work",
+    "let_fail_over",
     "published",
     "slot_state",
     "system",
@@ -47,6 +51,8 @@ __all__ = [
 ]
 
 PLUGIN = "pgoutput"
+FAILOVER_SINCE = 17_00_00
+LONGEST_SECONDS = 3600.0  # WAL is kept meanwhile
 
 
 def _never() -> bool:
@@ -67,6 +73,7 @@ class SlotState:
     wal_status: str  # "reserved", "extended", "unreserved", "lost"; empty on 12
     invalidation: str  # why it was invalidated, from 17 on
     temporary: bool
+    failover: bool | None  # whether standbys may keep it too; None before 17
 
     @property
     def lost(self) -> str:
@@ -92,23 +99,50 @@ def slot_state(connection: Connection, name: str) -> SlotState | None:
         wal_status=known.get("wal_status") or "",
         invalidation=known.get("invalidation_reason") or ("conflict with recovery" if known.get("conflicting") else ""),
         temporary=known["temporary"],
+        failover=known.get("failover"),
     )
 
 
 def create_slot(
-    connection: Connection, name: str, *, report: Callable[[str], None], stopped: Callable[[], bool] = _never
+    connection: Connection,
+    name: str,
+    *,
+    report: Callable[[str], None],
+    stopped: Callable[[], bool] = _never,
+    longest_seconds: float = LONGEST_SECONDS,
 ) -> Lsn:
-    """Make the slot and return the position at which its stream begins.
+    """Make the slot and return the position at which its stream begins. From 17 on standbys may keep it too.
 
     PostgreSQL waits for every transaction that runs; meanwhile a second connection finds out which, and ``report`` tells.
-    What ``report`` raises ends the waiting, and so does ``stopped``, with SlotError; there is no slot then.
+    What ``report`` raises ends the waiting, and so do ``stopped`` and ``longest_seconds``, with SlotError; there is no slot then.
     """
-    statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {})").format(
-        name, PLUGIN
+    keeps = connection.info.server_version >= FAILOVER_SINCE and not system(connection).in_recovery
+    more = ", failover => true" if keeps else ""
+    statement = sql.SQL("select lsn::text from pg_catalog.pg_create_logical_replication_slot({}, {}{})").format(
+        name, PLUGIN, sql.SQL(more)
     )
     doing = f'creating slot "{name}"'
-    result = watched(connection, statement.as_bytes(connection), doing, report=report, stopped=stopped)
+    made = statement.as_bytes(connection)
+    ends_at = time.monotonic() + longest_seconds
+
+    def told(waits: str) -> None:
+        if time.monotonic() > ends_at:
+            raise SlotError(
+                f"{waits}, and was given up after {longest_seconds:.0f} s",
+                hint="Start the pipe again when they have ended; or end them: select pg_terminate_backend(PID); rollback prepared '…';",
+            )
+        report(waits)
+
+    result = watched(connection, made, doing, report=told, stopped=stopped)
     return Lsn.parse((result.get_value(0, 0) or b"").decode())
+
+
+def let_fail_over(connection: Connection, name: str) -> None:
+    """Let standbys keep a slot that nobody streams from, where they can (17 and later); by a connection for replication."""
+    if connection.info.server_version >= FAILOVER_SINCE:
+        with translated(f'altering slot "{name}"'):
+            quoted = sql.SQL('"' + name.replace('"', '""') + '"')  # the replication grammar knows doubled quotes only
+            connection.execute(sql.SQL("ALTER_REPLICATION_SLOT {} (FAILOVER true)").format(quoted))
 
 
 def drop_slot(connection: Connection, name: str) -> None:
@@ -146,6 +180,13 @@ def end_former_session(connection: Connection, slot: str, former: Session) -> bo
         return connection.execute(QUERIES["end_former_session"], values).fetchone() == (True,)
 
 
+def is_at_work(connection: Connection, session: Session) -> bool:
+    """Whether the session is there and decodes: it waits neither for news nor for its client to take something."""
+    with translated("asking for a session's state"):
+        row = connection.execute(QUERIES["at_work"], {"pid": session.pid, "began": session.began}).fetchone()
+    return row == (True,)
+
+
 @contextlib.contextmanager
 def exported_snapshot(
     connector: Connector, *, report: Callable[[str], None] = lambda _: None, stopped: Callable[[], bool] = _never
@@ -155,19 +196,25 @@ def exported_snapshot(
     A transaction is in the snapshot if and only if its Commit's end_lsn is at most the position. The temporary slot that makes it needs a
     free slot and a free sender.
     """
-    name = f"penstock_seam_{os.getpid()}_{secrets.token_hex(4)}"
-    connection = connector.replication({})
-    try:
-        command = f'CREATE_REPLICATION_SLOT "{name}" TEMPORARY LOGICAL {PLUGIN} EXPORT_SNAPSHOT'
-        result = watched(
-            connection,
-            command.encode(),
-            "exporting a snapshot",
-            report=report,
-            stopped=stopped,
-            other=connector.connect,
-        )
+    with _temporary_slot(
+        connector.replication({}), "exporting a snapshot", report, stopped, connector.connect
+    ) as result:
         yield (result.get_value(0, 2) or b"").decode(), Lsn.parse((result.get_value(0, 1) or b"").decode())
+
+
+@contextlib.contextmanager
+def _temporary_slot(
+    connection: Connection,
+    doing: str,
+    report: Callable[[str], None],
+    stopped: Callable[[], bool],
+    other: Callable[[], Connection],
+) -> Iterator[pq.abc.PGresult]:
+    """A slot that exports a snapshot, for as long as the context lasts. Closes the connection."""
+    name = f"penstock_seam_{os.getpid()}_{secrets.token_hex(4)}"
+    command = f'CREATE_REPLICATION_SLOT "{name}" TEMPORARY LOGICAL {PLUGIN} EXPORT_SNAPSHOT'
+    try:
+        yield watched(connection, command.encode(), doing, report=report, stopped=stopped, other=other)
     finally:
         connection.close()
 
@@ -189,10 +236,7 @@ def fence(
     """
     with translated("the fence"):
         if connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
-            raise NotYetError(
-                "the source is a standby, and this version copies from a primary only",
-                hint="Let the DSN name the primary.",
-            )
+            return _fence_on_standby(connection, report, stopped)
         (current,) = connection.execute("select pg_catalog.txid_current()").fetchone() or (0,)
         said: list[str] = []
         while _oldest(connection) <= current:
@@ -204,6 +248,19 @@ def fence(
                 said = blockers
             time.sleep(poll_seconds)
     return True
+
+
+def _fence_on_standby(connection: Connection, report: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
+    """The making of a slot waits for all that run, by what the primary logs of them; a standby cannot tell by itself which do."""
+    try:
+        with _temporary_slot(
+            sibling(connection, replication=True), "fence", report, stopped, lambda: sibling(connection)
+        ):
+            return True
+    except SlotError:
+        if stopped():
+            return False
+        raise
 
 
 def _oldest(connection: Connection) -> int:
@@ -229,15 +286,17 @@ def in_progress(connection: Connection, xid32: int) -> bool:
 
 
 def heartbeat(connection: Connection) -> None:
-    """Commit a transaction that the stream sees, and nobody else (postgres.md 7)."""
+    """Commit a transaction that the stream sees, and nobody else (postgres.md 7); on a standby nobody can."""
     with translated("the heartbeat"):
-        connection.execute("select pg_catalog.pg_logical_emit_message(true, 'penstock', '')")
+        connection.execute(
+            "select pg_catalog.pg_logical_emit_message(true, 'penstock', '') where not pg_catalog.pg_is_in_recovery()"
+        )
 
 
 def insert_lsn(connection: Connection) -> Lsn:
-    """The end of the WAL, what is not yet flushed included (postgres.md 6)."""
+    """The end of the WAL, what is not yet flushed included (postgres.md 6); on a standby, of what can be seen there."""
     with translated("asking for the end of the WAL"):
-        (text,) = connection.execute("select pg_catalog.pg_current_wal_insert_lsn()::text").fetchone() or ("0/0",)
+        (text,) = connection.execute(QUERIES["end"]).fetchone() or ("0/0",)
     return Lsn.parse(text)
 
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import psycopg
@@ -39,6 +40,8 @@ SENDER_TIMEOUT = "60s"  # ours, whatever the server's: with 0 no keep-alives com
 DRAIN_SECONDS = 0.02  # the longest that a drain keeps the status waiting
 PAUSE_SECONDS = 0.0005
 CLOSE_SECONDS = 1.0
+SILENT_SECONDS = 2.0  # after so long the status asks for an answer
+LISTENING_SECONDS = 1.0  # between two reads of somebody who listens
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH_2000 = 946_684_800
 
@@ -58,6 +61,8 @@ class Stream:
         self._unpublished: PublicationError | None = None
         self.session = session
         connection.add_notice_handler(self._noticed)
+        self._asked_at = 0.0  # for a sign of life, which has not come since
+        self._heard_at = self._read_at = time.monotonic()  # something; and when reading was last under way
         self._more = True  # the last drain stopped at its limit, not because nothing was left
         self._confirmed = Lsn(0)
         self._news = asyncio.Event()
@@ -65,13 +70,21 @@ class Stream:
 
     @classmethod
     async def open(
-        cls, connector: Connector, slot: str, publication: str, *, work_mem: str = "", status_seconds: float = 10.0
+        cls,
+        connector: Connector,
+        slot: str,
+        publication: str,
+        *,
+        work_mem: str = "",
+        status_seconds: float = 10.0,
+        prove: Callable[[Connection], None] = lambda _connection: None,
     ) -> Self:
         """Connect and start streaming where the slot stands. ``work_mem`` is logical_decoding_work_mem of this session, from 13 on.
 
+        ``prove`` looks at the server first, over the same connection; what it raises ends the attempt.
         Raises SlotHeldError, SlotError, PublicationError and what a connection raises.
         """
-        opening = _Opening(connector, slot, publication, work_mem)
+        opening = _Opening(partial(_start, connector, slot, publication, work_mem, prove))
         try:
             connection, session = await asyncio.to_thread(opening.run)
         except asyncio.CancelledError:
@@ -84,17 +97,28 @@ class Stream:
         """What was last given to ``confirm``."""
         return self._confirmed
 
+    @property
+    def unanswered_seconds(self) -> float:
+        """For how long the server has owed us a sign of life; 0 when it has not been asked, or nobody listens."""
+        now = time.monotonic()
+        return now - self._asked_at if self._asked_at and now - self._read_at <= LISTENING_SECONDS else 0.0
+
     async def read(self, max_bytes: int = 4 << 20, quiet_seconds: float = 0.2) -> bytes:
         """Frames: a 4-byte big-endian length and a CopyData payload each; b"" when none was complete within ``quiet_seconds``.
 
         ``max_bytes`` is passed by the last frame. Raises SourceUnavailableError and others when the stream ends.
         A read that is cancelled loses nothing: the next one has its frames.
         """
-        deadline = time.monotonic() + quiet_seconds
+        began = time.monotonic()
+        if began - self._read_at > LISTENING_SECONDS:  # what came meanwhile was not read
+            self._asked_at, self._heard_at = 0.0, began
+        deadline = began + quiet_seconds
         while True:
+            self._read_at = time.monotonic()
             if self._more or self._draining:
                 frames = await self._drain(max_bytes)
                 if frames:
+                    self._asked_at, self._heard_at = 0.0, time.monotonic()
                     return frames
             left = deadline - time.monotonic()
             if left <= 0:
@@ -182,10 +206,13 @@ class Stream:
                 await self._in_thread(self._send_status)
 
     def _send_status(self) -> None:
+        ask = time.monotonic() - self._heard_at >= SILENT_SECONDS
         with translated(self._doing):
             if not self._ended:
-                self._pgconn.put_copy_data(_status(self._confirmed))
+                self._pgconn.put_copy_data(_status(self._confirmed, answer=ask))
                 wire.flush(self._pgconn, DRAIN_SECONDS)
+        if ask and not self._asked_at:
+            self._asked_at = time.monotonic()
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -226,13 +253,13 @@ class Stream:
 class _Opening:
     """A connection that is being made in a thread, for somebody who may have stopped waiting when it is there."""
 
-    def __init__(self, connector: Connector, slot: str, publication: str, work_mem: str) -> None:
-        self._arguments = (connector, slot, publication, work_mem)
+    def __init__(self, start: Callable[[], tuple[Connection, Session]]) -> None:
+        self._start = start
         self._made: list[Connection] = []
         self._abandoned = False
 
     def run(self) -> tuple[Connection, Session]:
-        connection, session = _start(*self._arguments)
+        connection, session = self._start()
         self._made.append(connection)
         if self._abandoned:
             connection.close()
@@ -245,9 +272,12 @@ class _Opening:
             connection.close()
 
 
-def _start(connector: Connector, slot: str, publication: str, work_mem: str) -> tuple[Connection, Session]:
+def _start(
+    connector: Connector, slot: str, publication: str, work_mem: str, prove: Callable[[Connection], None]
+) -> tuple[Connection, Session]:
     connection = connector.replication({"wal_sender_timeout": SENDER_TIMEOUT})
     try:
+        prove(connection)
         with translated(f'starting to stream from slot "{slot}"'):
             if work_mem and connection.info.server_version >= WORK_MEM_SINCE:
                 connection.execute(sql.SQL("set logical_decoding_work_mem = {}").format(work_mem))
@@ -285,7 +315,7 @@ def _quoted(text: str, mark: str) -> str:
     return mark + text.replace(mark, mark * 2) + mark
 
 
-def _status(confirmed: Lsn) -> bytes:
-    """A standby status update: written, flushed and applied are the same to us."""
+def _status(confirmed: Lsn, *, answer: bool = False) -> bytes:
+    """A standby status update: written, flushed and applied are the same to us. It may ask for a keep-alive in ``answer``."""
     clock = int((time.time() - _EPOCH_2000) * 1_000_000)
-    return _STATUS.pack(b"r", confirmed, confirmed, confirmed, clock, 0)
+    return _STATUS.pack(b"r", confirmed, confirmed, confirmed, clock, answer)

@@ -83,15 +83,21 @@ RULES = (
     ),
     Rule(
         SlotError,
-        "The slot is gone, and the changes with it: copy again: penstock drop --tables, then penstock run.",
+        "The slot is gone, and the changes with it. Copy again: penstock resync PIPE.toml --all, then penstock run.",
         states=("42704",),
         about="slot",
     ),
     Rule(
         SlotError,
-        "Copy again: penstock drop --tables, then penstock run; and let max_slot_wal_keep_size hold more WAL.",
+        "Copy again: penstock resync PIPE.toml --all, then penstock run; and let max_slot_wal_keep_size hold more WAL.",
         states=("55000", "58P01"),
         about="invalidated|no longer get changes|WAL segment|XLogRead",
+    ),
+    Rule(
+        SourceUnavailableError,
+        "Let the DSN lead to the primary (the writer endpoint). Right after a failover it may need a moment; Penstock tries again.",
+        states=("55000",),
+        about="recovery is in progress",
     ),
     Rule(
         SourceRefusedError,

@@ -178,7 +178,8 @@ cdef extern from "native/stream.h" nogil:
     ctypedef struct stream:
         size_t max_rows
         uint64_t max_bytes
-        uint64_t epoch
+        uint64_t starts[255]
+        size_t epochs
         uint64_t position
         uint64_t received
         uint64_t changes

@@ -46,10 +46,13 @@ typedef struct {
     block *next; /* of another plan, while its first rows are appended */
 } table;
 
+#define MOST_EPOCHS 255 /* 8 bits of a version, less the first */
+
 typedef struct {
     size_t max_rows;
     uint64_t max_bytes;
-    uint64_t epoch;
+    uint64_t starts[MOST_EPOCHS]; /* commit LSNs at which the epochs after the first begin */
+    size_t epochs;                /* how many of them */
     uint64_t position, received, changes, transactions;
     int64_t committed_at;
     int reply_requested;

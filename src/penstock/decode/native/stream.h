@@ -110,6 +110,15 @@ static int apply_truncate(stream *s, reader *r) {
     return push(s, &e) ? STEP_IDLE : STEP_NO_MEMORY;
 }
 
+/* The last epoch that has begun at this commit. A later one may begin before: then what was between never happened. */
+static uint64_t epoch_of(const stream *s, uint64_t commit_lsn) {
+    size_t epoch = s->epochs;
+    while (epoch && commit_lsn < s->starts[epoch - 1]) {
+        epoch--;
+    }
+    return epoch;
+}
+
 static int apply_begin(stream *s, reader *r) {
     uint64_t commit_lsn;
     int64_t time;
@@ -125,7 +134,7 @@ static int apply_begin(stream *s, reader *r) {
         return STEP_BEGIN_WITHIN;
     }
     s->within = 1;
-    s->now.version_high = s->epoch << LSN_BITS | commit_lsn;
+    s->now.version_high = epoch_of(s, commit_lsn) << LSN_BITS | commit_lsn;
     s->now.ordinal = 0;
     s->now.committed_at = s->committed_at = time + POSTGRES_EPOCH;
     s->now.xid = load_be32(r->p + 16);

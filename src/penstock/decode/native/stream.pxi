@@ -10,10 +10,12 @@ cdef class StreamDecoder:
     cdef bint busy
     cdef bint failed  # there was no memory: rows may be halfway in
 
-    def __cinit__(self, max_rows, max_bytes, epoch):
-        if not 0 <= epoch <= 0xFF:
-            raise ValueError(f"the epoch {epoch} does not fit into 8 bits")
-        self.state.max_rows, self.state.max_bytes, self.state.epoch = max_rows, max_bytes, epoch
+    def __cinit__(self, max_rows, max_bytes, starts):
+        if len(starts) > 255:
+            raise ValueError(f"the epoch {len(starts)} does not fit into 8 bits")
+        self.state.max_rows, self.state.max_bytes, self.state.epochs = max_rows, max_bytes, len(starts)
+        for number, start in enumerate(starts):
+            self.state.starts[number] = start
         self.frames = b""
         self.layouts = []
 

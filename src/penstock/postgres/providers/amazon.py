@@ -111,6 +111,7 @@ resource "aws_rds_cluster_parameter_group" "{group}" {
             "aws rds modify-db-cluster --region {region} --db-cluster-identifier {server} --enable-iam-database-authentication",
         ),
     ),
+    keeps_slots=True,
     failover=N_(
         "A reader becomes the writer, and the writer endpoint follows it. "
         "Slots survive, because the instances of a cluster share their storage."
@@ -177,6 +178,7 @@ resource "aws_db_parameter_group" "{group}" {
             ),
         ),
     ),
+    keeps_slots=True,
     failover=N_(
         "A Multi-AZ instance keeps its storage, and with it the slots; the endpoint follows. A promoted read replica has no slots."
     ),

@@ -46,6 +46,7 @@ authorized_networks {
   value = "{address}/32"
 }""",
     ),
+    keeps_slots=True,
     failover=N_(
         "High availability keeps the disk, and with it the slots; the address stays. A promoted read replica has no slots."
     ),
@@ -115,5 +116,6 @@ database_flags = {
             ),
         ),
     ),
+    keeps_slots=True,
     failover=N_("The nodes of the primary instance share their storage: slots and address stay."),
 )

@@ -89,6 +89,7 @@ class Provider:
     allow: Fix = field(default_factory=Fix)  # how {address} gets through its firewall
     tokens: Fix = field(default_factory=Fix)  # how the role logs in with short-lived tokens
     failover: str = ""
+    keeps_slots: bool = False  # the storage outlives the server, and the slots with it
     notes: tuple[str, ...] = ()
 
     def facts(self, host: str, **known: str) -> dict[str, str]:

@@ -1,0 +1,89 @@
+"""What a failover needs of PostgreSQL: slots that standbys keep, timelines, and the state of a sender."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from tests.fix_postgres import until
+
+from penstock.config import Source
+from penstock.lsn import Lsn
+from penstock.postgres import slot
+from penstock.postgres.connection import Connector
+from penstock.postgres.stream import Stream
+from penstock.postgres.timeline import Timeline, timeline
+
+if TYPE_CHECKING:
+    from tests.fix_postgres import Database
+    from tests.fix_standby import Cluster
+
+    from penstock.postgres.connection import Connection
+
+FAILOVER_SINCE = 17
+
+
+def test_standbys_may_keep_our_slots_from_17_on(
+    database: Database, connection: Connection, connector: Connector
+) -> None:
+    name = f"slot_{database.name}"
+    can = database.server.version >= FAILOVER_SINCE
+    slot.create_slot(connection, name, report=lambda _: None)
+    made = slot.slot_state(connection, name)
+    assert made is not None
+    assert made.failover == (True if can else None)
+    slot.drop_slot(connection, name)
+    database.execute(f"select pg_create_logical_replication_slot('{name}', 'pgoutput')")  # as somebody else makes it
+    with contextlib.closing(connector.replication({})) as replication:
+        before = slot.slot_state(replication, name)
+        slot.let_fail_over(replication, name)
+        after = slot.slot_state(replication, name)
+    assert before is not None
+    assert after is not None
+    assert (before.failover, after.failover) == ((False, True) if can else (None, None))
+
+
+@pytest.mark.pg("== 15")
+def test_a_sender_that_waits_is_told_from_one_at_work(database: Database, connection: Connection) -> None:
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        session = slot.this_session(other)
+        work = pool.submit(other.execute, "select pg_sleep(60)")
+        until(lambda: slot.is_at_work(connection, session))
+        other.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            work.result()
+    until(lambda: not slot.is_at_work(connection, session))  # it is gone
+
+
+def test_a_sender_without_news_is_not_at_work(database: Database, connection: Connection, connector: Connector) -> None:
+    """Its state has another name in every version."""
+    name = f"slot_{database.name}"
+    database.execute("create publication p for all tables")
+    slot.create_slot(connection, name, report=lambda _: None)
+
+    async def work() -> None:
+        opened = await Stream.open(connector, name, "p")
+        try:
+            await asyncio.to_thread(until, lambda: not slot.is_at_work(connection, opened.session))
+        finally:
+            await opened.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.pg("== 17")
+def test_a_promotion_begins_a_timeline(cluster: Cluster) -> None:
+    def asked() -> Timeline:
+        with contextlib.closing(Connector(Source(dsn=cluster.database.dsn), "t").replication({})) as replication:
+            return timeline(replication)
+
+    assert asked() == Timeline(1)
+    ((end,),) = cluster.database.fetch("select pg_current_wal_insert_lsn()::text")
+    cluster.promote()
+    second = asked()
+    assert (second.number, [number for number, _ in second.before]) == (2, [1])
+    assert second.parts_from(Timeline(1)) >= Lsn.parse(end)
