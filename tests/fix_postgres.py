@@ -176,11 +176,11 @@ def drop_database(server: PostgresServer, name: str) -> None:
         )
         slots = connection.execute("select slot_name from pg_replication_slots where database = %s", (name,)).fetchall()
         for (slot,) in slots:
-            _drop_slot(connection, slot)
+            drop_slot(connection, slot)
         connection.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
 
 
-def _drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
     """A sender that was just terminated may hold its slot for a moment: keep at it until it lets go."""
     for _ in range(200):
         with contextlib.suppress(psycopg.errors.UndefinedObject):

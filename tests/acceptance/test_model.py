@@ -13,13 +13,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import sql
 from tests.fix_pipe import Case
+from tests.fix_postgres import drop_slot
+from tests.sessions import SESSIONS, Source
 
 from penstock.pipeline.failpoint import PLACES
 
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
     from tests.fix_postgres import Database
     from tests.servers.clickhouse import ClickHouseServer
 
-    Rows = list[tuple[Any, ...]]
 
 SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "0"))
 REST_SECONDS = 90.0
 MOST_TABLES, MOST_COLUMNS = 5, 9
-SESSIONS = 3
 LEAST_BETWEEN_RESTS = 15  # statements
 
 TYPES: dict[str, Callable[[int], str]] = {
@@ -94,85 +93,6 @@ numbers = st.integers(0, 1_000_000)
 sessions = st.integers(0, SESSIONS - 1)
 
 
-class Source:
-    """What the sessions do, all from one thread: who would wait for another gives up."""
-
-    def __init__(self, database: Database) -> None:
-        self.did: list[str] = []
-        self.sessions = [database.connect() for _ in range(SESSIONS)]
-        self.open = [False] * SESSIONS
-        for each in self.sessions:
-            each.execute("set lock_timeout = '100ms'")
-
-    def close(self) -> None:
-        for each in self.sessions:
-            each.close()
-
-    def run(self, session: int, *statements: str) -> bool:
-        """All or none of them; whether they were done."""
-        connection = self.sessions[session]
-        block = "savepoint one" if self.open[session] else "begin"
-        undo = "rollback to savepoint one" if self.open[session] else "rollback"
-        connection.execute(block)  # type: ignore[call-overload]
-        try:
-            for each in statements:
-                connection.execute(each)  # type: ignore[call-overload]
-        except (psycopg.errors.OperationalError, psycopg.errors.ProgrammingError, psycopg.errors.DataError):
-            connection.execute(undo)  # type: ignore[call-overload]
-            return False
-        except (psycopg.errors.IntegrityError, psycopg.errors.NotSupportedError):
-            connection.execute(undo)  # type: ignore[call-overload]
-            return False
-        connection.execute("release savepoint one" if self.open[session] else "commit")
-        self.did.append(f"{time.strftime('%H:%M:%S')} {session}: {'; '.join(statements)[:300]}")
-        return True
-
-    def ask(self, session: int, query: str, *values: Any) -> Rows:
-        """Nothing where it would have to wait."""
-        block = "savepoint one" if self.open[session] else "begin"
-        connection = self.sessions[session]
-        connection.execute(block)  # type: ignore[call-overload]
-        try:
-            return connection.execute(query, values or None).fetchall()  # type: ignore[call-overload, no-any-return]
-        finally:
-            connection.execute("release savepoint one" if self.open[session] else "commit")
-
-    def transaction(self, session: int, word: str) -> None:
-        if word == "begin" and not self.open[session]:
-            self.sessions[session].execute("begin")
-            self.open[session] = True
-        elif word != "begin" and self.open[session]:
-            self.sessions[session].execute(word)  # type: ignore[call-overload]
-            self.open[session] = False
-        self.did.append(f"{session}: {word}")
-
-    def tables(self, session: int, *, partitioned: bool = False) -> list[tuple[int, str]]:
-        """Oid and quoted name, without partitions; only the roots of some."""
-        return self.ask(
-            session,
-            "select c.oid, format('%%I.%%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where c.relkind = any(%s) and not c.relispartition and n.nspname in ('public', 'other')"
-            " and c.relname <> 'kept' order by c.oid",  # a pipe that has never run needs a table
-            ["p"] if partitioned else ["r", "p"],
-        )
-
-    def leaves(self, session: int, root: int) -> list[str]:
-        """The quoted names of a table's partitions."""
-        found = self.ask(
-            session, "select inhrelid::regclass::text from pg_inherits where inhparent = %s order by inhrelid", root
-        )
-        return [name for (name,) in found]
-
-    def columns(self, session: int, oid: int) -> list[tuple[str, str]]:
-        """Quoted name and type, without the key's."""
-        return self.ask(
-            session,
-            "select quote_ident(attname), format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s and attnum > 0"
-            " and not attisdropped and attname not in ('id', 'part') order by attnum",
-            oid,
-        )
-
-
 class Machine(RuleBasedStateMachine):
     """The source, the pipe, and what is done to them."""
 
@@ -204,7 +124,7 @@ class Machine(RuleBasedStateMachine):
             for (slot,) in connection.execute(
                 "select slot_name from pg_replication_slots where database = current_database()"
             ).fetchall():
-                _drop_slot(connection, slot)
+                drop_slot(connection, slot)
             for (name,) in connection.execute("select pubname from pg_publication").fetchall():
                 connection.execute(sql.SQL("drop publication {}").format(sql.Identifier(name)))
             connection.execute("drop schema public cascade")
@@ -494,16 +414,6 @@ def _value(type_: str, number: int) -> str:
         return "null"
     kind = type_ if type_ in TYPES else BY_NAME.get(type_, "")
     return f"({TYPES[kind](number)})::{type_}" if kind else "null"
-
-
-def _drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
-    for _ in range(200):
-        try:
-            connection.execute("select pg_drop_replication_slot(%s)", (slot,))
-        except psycopg.errors.ObjectInUse:
-            time.sleep(0.02)
-        else:
-            return
 
 
 def search(machine: Callable[[], Machine], *, examples: int, steps: int, start: int | None) -> None:
