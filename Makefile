@@ -16,10 +16,10 @@ demo: .venv/ready ## a live shop in PostgreSQL, followed into ClickHouse while y
 	@$(BIN)/penstock demo --seconds $(SECONDS)
 
 test: tools .venv/ready ## every test but the slow ones
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 slow: tools .venv/ready ## the slow tests
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 unit: .venv/ready ## the tests that need no server
 	$(BIN)/python -m pytest -q tests/unit
