@@ -62,8 +62,8 @@ class Secret(Section):
             raise ValueError('a secret is { env = "NAME" } or { file = "path" }')
         return self
 
-    def read(self) -> str:
-        """The secret itself. Raises ConfigError, which names the variable or the file."""
+    def read(self, *, way_out: str = "") -> str:
+        """The secret itself. Raises ConfigError, which names the variable or the file; ``way_out`` says what else helps."""
         if self.env:
             if self.env not in os.environ:
                 raise ConfigError(
@@ -75,7 +75,7 @@ class Secret(Section):
         except OSError as error:
             raise ConfigError(
                 f"the secret's file {self.file} cannot be read: {error.strerror}",
-                hint="Check the path and its permissions.",
+                hint=f"Check the path and its permissions. {way_out}".rstrip(),
             ) from None
 
 

@@ -31,7 +31,9 @@ def assert_same(case: Case, table: str) -> None:
     case.wait_until(
         lambda: case.query(asked) == [row[:3] for row in wanted], f"{table} is there", seen=lambda: case.query(asked)
     )
-    assert case.query(sums(f"{table}_current")) == wanted
+    case.wait_until(  # what was there may have been so on the way only
+        lambda: case.query(sums(f"{table}_current")) == wanted, f"{table} is the same", seen=lambda: case.query(asked)
+    )
 
 
 def values(number: int) -> str:

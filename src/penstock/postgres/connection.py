@@ -48,6 +48,7 @@ SESSION = {
 }
 """Settings of every session, known to every version from 12 on."""
 
+NEW_ROLE = "Or let penstock setup make the role and write the file."
 NETWORK = {
     "connect_timeout": "10",
     "keepalives": "1",
@@ -164,7 +165,7 @@ class Connector:
     def _password(self, one: Mapping[str, Any]) -> dict[str, str]:
         if self._source.authentication != "password":
             return {"password": tokens.token(self._source, one)}
-        return {"password": self._source.password.read()} if self._source.password else {}
+        return {"password": self._source.password.read(way_out=NEW_ROLE)} if self._source.password else {}
 
 
 class _AnyText(Loader):
