@@ -27,6 +27,10 @@ SPOKEN = {"BLOCKING", "WARNING", "WORTH", "KNOWING", "NTP", "NAME", "DSN", "CLI"
 
 SCRIPT = script("languages")
 TEXTS = {message.id for message in SCRIPT.extracted() if message.id}
+GUIDES = SCRIPT.translations()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+LETTERS = {"ko": "[가-힣]", "ja": "[ぁ-んァ-ヶ]", "zh": "[一-鿿]"}
+"""What each language is written with: Hangul and kana are of one language alone."""
 
 
 def catalogue(name: str) -> Catalog:
@@ -67,12 +71,79 @@ def test_names_and_statements_are_not_translated(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
+def test_no_translation_is_of_another_language(name: str) -> None:
+    others = [each for each in ("ko", "ja") if each != name]
+    for message in catalogue(name):
+        if message.id:
+            assert not [each for each in others if re.search(LETTERS[each], message.string)], message.string
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
 def test_what_is_compiled_is_what_is_written(name: str) -> None:
     with SCRIPT.path_of(name, "mo").open("rb") as file:
         compiled = gettext.GNUTranslations(file)
     for message in catalogue(name):
         if message.id:
             assert compiled.gettext(message.id) == message.string, "run: make docs"
+
+
+def guide_id(page: Path) -> str:
+    return f"{page.parent.name}/{page.stem}"
+
+
+def parts(page: Path) -> dict[str, object]:
+    """What a page has in every language: the same code, and as many headings, rows, points and links."""
+    text = page.read_text()
+    prose = FENCE.sub("", text)
+    return {
+        "code": FENCE.findall(text),
+        "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
+        "columns of each row": [line.count(" | ") for line in prose.splitlines() if line.startswith("|")],
+        "points": len(re.findall(r"^\* ", prose, re.MULTILINE)),
+        "links": len(re.findall(r"\]\(", prose)),
+        "words in code": sorted({" ".join(each.split()) for each in re.findall(r"`([^`]+)`", prose)}),
+    }
+
+
+def test_guides_are_in_every_language_and_no_others() -> None:
+    there = {page for name in TRANSLATED for page in (ROOT / "docs" / name).rglob("*")}
+    assert there == set(GUIDES)
+    assert {guide_id(page) for page in GUIDES} >= {"ko/setup", "ja/networks", "zh/failover", "ko/upgrades"}
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=guide_id)
+def test_a_guide_says_what_the_english_one_says(page: Path) -> None:
+    assert SCRIPT.stale(page) == "", "translate what has changed, then: python docs/languages.py PAGE"
+    english = parts(SCRIPT.original(page))
+    assert english["headings"]
+    assert parts(page) == english
+    assert len(re.findall(LETTERS[page.parent.name], page.read_text())) > 300
+
+
+@pytest.mark.parametrize("page", sorted({*GUIDES, *(SCRIPT.original(page) for page in GUIDES)}), ids=guide_id)
+def test_a_guide_leads_to_itself_in_the_other_languages(page: Path) -> None:
+    line = next(line for line in page.read_text().splitlines() if line.startswith("["))
+    found = {(page.parent / link).resolve() for link in re.findall(r"\]\((.+?)\)", line)}
+    every = {SCRIPT.original(page), *(ROOT / "docs" / name / page.name for name in TRANSLATED)}
+    assert found == every - {page}
+
+
+def test_a_stale_guide_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SCRIPT, "DOCS", tmp_path)
+    english, page = tmp_path / "setup.md", tmp_path / "ko" / "setup.md"
+    english.write_text("# Setup\n\nOne two.\n")
+    assert "not exist" in SCRIPT.stale(page)
+    page.parent.mkdir()
+    page.write_text("# 설정\n")
+    assert "first line" in SCRIPT.stale(page)
+    SCRIPT.mark(page)
+    SCRIPT.mark(page)
+    assert SCRIPT.stale(page) == ""
+    assert page.read_text().count("<!--") == 1
+    english.write_text("# Setup\n\nOne\ntwo.\n")
+    assert SCRIPT.stale(page) == ""
+    english.write_text("# Setup\n\nOne, two.\n")
+    assert "has changed" in SCRIPT.stale(page)
 
 
 def test_texts_are_literals_or_marked() -> None:

@@ -43,8 +43,12 @@ def guides() -> dict[str, str]:
 
 
 def _spoken(provider: Provider, language: str) -> str:
+    """The page, with links to the others below its title."""
     choose(language)
-    return guide(provider)
+    title, _, body = guide(provider).partition("\n")
+    up = "" if language == "en" else "../"
+    others = " · ".join(f"[{name}]({up}{_path(provider, each)})" for each, name in _SPOKEN.items() if each != language)
+    return f"{title}\n\n{others}\n{body}"
 
 
 def _path(provider: Provider, language: str) -> str:
