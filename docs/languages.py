@@ -109,6 +109,8 @@ def mark(page: Path) -> None:
 def main(pages: list[str]) -> None:
     """Mark the given pages, or bring the catalogues up to date; and list the pages that are stale."""
     for page in pages:
+        if Path(page).resolve() not in translations():
+            sys.exit(f"{page} is not a translated guide; they are docs/LANGUAGE/GUIDE.md")
         mark(Path(page).resolve())
     if not pages:
         texts = extracted()

@@ -28,6 +28,8 @@ SPOKEN = {"BLOCKING", "WARNING", "WORTH", "KNOWING", "NTP", "NAME", "DSN", "CLI"
 SCRIPT = script("languages")
 TEXTS = {message.id for message in SCRIPT.extracted() if message.id}
 GUIDES = SCRIPT.translations()
+SOURCES = {page for page in (ROOT / "docs" / "sources").rglob("*.md") if page.name != "README.md"}
+IN_EVERY_LANGUAGE = sorted({*GUIDES, *(SCRIPT.original(page) for page in GUIDES), *SOURCES})
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LETTERS = {"ko": "[가-힣]", "ja": "[ぁ-んァ-ヶ]", "zh": "[一-鿿]"}
 """What each language is written with: Hangul and kana are of one language alone."""
@@ -126,11 +128,12 @@ def test_a_guide_says_what_the_english_one_says(page: Path) -> None:
     assert foreign("".join(prose), page.parent.name) == []
 
 
-@pytest.mark.parametrize("page", sorted({*GUIDES, *(SCRIPT.original(page) for page in GUIDES)}), ids=guide_id)
-def test_a_guide_leads_to_itself_in_the_other_languages(page: Path) -> None:
+@pytest.mark.parametrize("page", IN_EVERY_LANGUAGE, ids=guide_id)
+def test_a_page_leads_to_itself_in_the_other_languages(page: Path) -> None:
+    folder = page.parent.parent if page.parent.name in TRANSLATED else page.parent
     line = next(line for line in page.read_text().splitlines() if line.startswith("["))
     found = {(page.parent / link).resolve() for link in re.findall(r"\]\((.+?)\)", line)}
-    every = {SCRIPT.original(page), *(ROOT / "docs" / name / page.name for name in TRANSLATED)}
+    every = {folder / page.name, *(folder / name / page.name for name in TRANSLATED)}
     assert found == every - {page}
 
 
