@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.findings import check, named, one, pipe_of, statements
 from tests.fix_postgres import Database, until
+from tests.scripts import ROOT
 
 from penstock.config import Source
 from penstock.finding import Severity
@@ -84,6 +86,29 @@ def test_what_17_needs_on_both_servers(cluster: Cluster) -> None:
     assert "standby_1" in last.problem
     mend(cluster.primary, last)
     assert named(pipe, *CHECKS) == []
+
+
+@pytest.mark.pg("== 17")
+def test_what_the_guide_says_is_enough(cluster: Cluster) -> None:
+    """The statements of docs/failover.md, in their order."""
+    (standby,) = cluster.standbys
+    for name in ("hot_standby_feedback", "sync_replication_slots", "primary_slot_name"):
+        del standby.settings[name]
+    cluster.let_wait_for("")
+    standby.restart()
+    until(lambda: cluster.database.fetch("select count(*) from pg_stat_replication") == [(1,)])
+    cluster.database.execute("select pg_drop_replication_slot('standby_1')")
+    pipe = both(cluster)
+    assert len(named(pipe, *CHECKS)) == 4
+    (block,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "failover.md").read_text(), re.DOTALL)
+    steps = re.findall(r"^-- (\d)\. on the (primary|standby)[^\n]*\n(.*?)(?=^--|\Z)", block, re.MULTILINE | re.DOTALL)
+    assert [(number, where) for number, where, _ in steps] == [("1", "primary"), ("2", "standby"), ("3", "primary")]
+    for number, where, text in steps:
+        if number == "3":
+            until(lambda: is_followed(cluster))
+        server = cluster.primary if where == "primary" else standby
+        Database(server, "postgres").execute(*text.strip().splitlines())
+    until(lambda: named(pipe, *CHECKS) == [])
 
 
 @pytest.mark.pg("== 17")
