@@ -385,6 +385,8 @@ def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"unknown key {where}" + (f", did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
     if kind == "missing":
         return f"{where} is missing"
+    if "instance of Secret" in message or "a secret is" in message:
+        return f'{where} = {{ env = "NAME" }} or {{ file = "path" }} says where it is: a secret does not stand in the definition'
     return f"{where}: {message.removeprefix('Value error, ')}"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from penstock.config import Secret, Tables, load, parse
+from penstock.config import Secret, Source, Tables, load, parse
 from penstock.errors import ConfigError
+from penstock.observe.log import scrub
+from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +122,38 @@ def test_a_secret_is_read_from_somewhere_and_never_shown(tmp_path: Path, secret:
     with pytest.raises(ConfigError, match=r"source\.password") as caught:
         loaded(tmp_path, SMALLEST.replace("[destination]", f"password = {secret}\n[destination]"))
     assert "hunter2" not in str(caught.value) + caught.value.hint
+    if "value" not in secret:
+        assert 'source.password = { env = "NAME" } or { file = "path" }' in scrub(caught.value.message)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://u:hun@ter2@db:5432/shop", "an @ too many"),
+        ("postgresql://u:hun/ter2@db:5432/shop", "a / or ?"),
+        ("postgres://u:hun?ter2@db/shop", "port"),
+        ("postgresql://u:hun@ter2/shop@db/shop", "an @ too many"),
+        ("postgresql://u@db:five/shop", "port"),
+    ],
+)
+def test_no_piece_of_a_password_is_taken_for_a_host(dsn: str, said: str) -> None:
+    """libpq would, and every message that names the host would show it."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        Connector(Source(dsn=dsn), "test")
+    assert not {"hun", "ter2", "five"} & set(re.findall(r"\w+", caught.value.message + caught.value.hint))
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql:///shop",
+        "postgresql://u:p%40@[::1]:5432,db.example.com,10.0.0.1:1/shop?application_name=a@b",
+        "postgresql://u@%2Fvar%2Frun/shop",
+        "host=db user=a@b password=p@/?",
+    ],
+)
+def test_what_libpq_takes_is_taken(dsn: str) -> None:
+    assert Connector(Source(dsn=dsn), "test")
 
 
 def test_patterns() -> None:

@@ -53,6 +53,7 @@ def test_secrets_are_scrubbed(text: str) -> None:
         "postgresql://penstock@db:5432/shop",
         "table public.orders has 3 columns: id, total, token",
         "https://clickhouse.com/docs: see the manual",
+        'Move it to password = { env = "…" } or { file = "…" }.',
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

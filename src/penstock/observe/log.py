@@ -23,8 +23,8 @@ LogFormat = Literal["text", "json"]
 HIDDEN = "***"
 _NAMES_OF_SECRETS = r"(?:ssl)?password|passwd|passphrase|pwd|secret|token|access_key|api_key"
 _IN_URI = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:]*):(?P<secret>[^\s'\"]*)@")
-_IN_PAIR = re.compile(
-    rf"(?P<before>\b(?:{_NAMES_OF_SECRETS})[\"']?\s*[=:]\s*)(?P<secret>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)}}]+)",
+_IN_PAIR = re.compile(  # but where a secret is to be found may be said
+    rf"(?P<before>\b(?:{_NAMES_OF_SECRETS})[\"']?\s*[=:]\s*)(?!\{{\s*[\"']?(?:env|file)\b)(?P<secret>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)}}]+)",
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"(?:^|_)(?:{_NAMES_OF_SECRETS})$", re.IGNORECASE)

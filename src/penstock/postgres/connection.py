@@ -71,6 +71,7 @@ class Connector:
         self._source = source
         self._application_name = application_name
         self.guard: Callable[[Connection], None] = lambda _connection: None  # what every connection for SQL has to pass
+        hosts.require_plain(source.dsn, "source.dsn")
         try:
             self._parameters = conninfo.conninfo_to_dict(source.dsn)
         except psycopg.Error:

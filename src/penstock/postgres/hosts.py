@@ -6,6 +6,7 @@ Names are resolved by psycopg at each attempt, and nowhere kept. (PostgreSQL man
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, SourceUnavailableError
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from penstock.errors import PenstockError
 
 DEFAULT_PORT = 5432
+
+
+def require_plain(dsn: str, what: str) -> None:
+    """See that a URI says which of its signs end the password: libpq takes the rest for a host, which messages name.
+
+    Raises ConfigError, which does not repeat it.
+    """
+    scheme, _, rest = dsn.partition("://")
+    if not rest or scheme not in ("postgresql", "postgres"):
+        return
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if authority.count("@") > 1 or "@" in path:
+        raise ConfigError(
+            f"{what} has an @ too many, or a / or ? before it",
+            hint="In a user, password or database write %40 for @, %2F for /, %3F for ?, %3A for : and %25 for %.",
+        )
+    hosts = authority.rpartition("@")[2]
+    if any(not re.fullmatch(r"(\[[^]]*\]|[^][:]*)(:\d*)?", each) for each in hosts.split(",")):
+        raise ConfigError(
+            f"a port in {what} is not a number",
+            hint="Write postgresql://user@host:5432/database; an IPv6 address stands in brackets.",
+        )
 
 
 def attempts(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock.errors import ConfigError, SourceError, SourceRefusedError
-from penstock.postgres import catalog, providers
+from penstock.postgres import catalog, hosts, providers
 from penstock.postgres.connection import Connector, translate, translated
 from penstock.postgres.question import fetch
 
@@ -204,6 +204,8 @@ def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
     """The pipe's source as the administrator reaches it: what is not said is as in the pipe, the database always is."""
     if not admin_dsn:
         return pipe.source
+    hosts.require_plain(admin_dsn, "the administrator's DSN")
+    hosts.require_plain(pipe.source.dsn, "source.dsn")
     try:
         given = conninfo_to_dict(admin_dsn)
     except Exception:  # it may hold a password: neither it nor libpq's words about it are repeated
