@@ -10,6 +10,9 @@ import pytest
 from tests.fix_postgres import Database, drop_database, until
 from tests.load import TABLES, load, make_tables
 
+from penstock.control.store import StateStore
+from penstock.pipeline.lifecycle import State
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
@@ -91,6 +94,29 @@ def test_what_the_source_lost_is_set_aside_and_copied_again(followed: Case, clus
             _repair(followed, cluster)
     followed.once()
     followed.assert_equal(*TABLES)
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 17")
+def test_a_crash_after_an_exchange_hides_nothing_that_was_lost(followed: Case, cluster: Cluster) -> None:
+    """The new table has taken the old one's place, which the pipe does not know yet, when it ends and the source fails over."""
+    cluster.let_wait_for("")
+    with streaming(followed, cluster, expect=-9) as process:
+        cluster.hold_back(cluster.standbys[0])
+        cluster.database.execute("update a set v = -7 where id <= 50")
+        followed.wait_for("select count() from a_current where v = -7", 50)
+        process.kill()
+        process.wait()
+    store = StateStore(followed.home)
+    (a,) = [each for each in store.tables("shop") if each.full_name == "public.a"]
+    ((uuid,),) = followed.query("select uuid from system.tables where database = 'shop' and name = 'a'")
+    a.state, a.building, a.building_id = State.CATCHING_UP, a.fresh, str(uuid)
+    store.save_table("shop", a)
+    store.close()
+    cluster.promote(lost=True)
+    with followed.running():
+        assert_the_end_arrives(followed, cluster)
+    assert "copy starts over" in followed.log()
 
 
 def _repair(case: Case, cluster: Cluster) -> None:

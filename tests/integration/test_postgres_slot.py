@@ -13,8 +13,16 @@ from tests.fix_postgres import until
 from tests.servers.postgres import PostgresServer
 
 from penstock.config import Source
-from penstock.errors import PublicationError, SlotError, SlotHeldError, SourceChangedError, SourceRefusedError
+from penstock.errors import (
+    PublicationError,
+    SlotError,
+    SlotHeldError,
+    SourceChangedError,
+    SourceRefusedError,
+    SourceUnavailableError,
+)
 from penstock.lsn import Lsn
+from penstock.pipeline import ends
 from penstock.postgres import catalog, slot, waiting
 from penstock.postgres.connection import Connector
 
@@ -396,6 +404,21 @@ def test_in_progress(database: Database, connection: Connection) -> None:
         assert slot.in_progress(connection, (xid + 1000) & 0xFFFFFFFF)  # has not begun yet
         other.execute("commit")
         assert not slot.in_progress(connection, xid & 0xFFFFFFFF)
+
+
+def test_a_commit_that_nobody_sees_is_told(
+    database: Database, connector: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a synchronous standby that is not there; the stream has it already."""
+    monkeypatch.setattr(ends, "VISIBLE_SECONDS", 0.2)
+    source = ends.SourceEnd(connector)
+    with database.connect() as other:
+        other.execute("begin")
+        (xid,) = other.execute("select txid_current()").fetchone() or (0,)
+        with pytest.raises(SourceUnavailableError, match=rf"transaction {xid} .* synchronous standby"):
+            source.look(0, xid & 0xFFFFFFFF)
+        other.execute("commit")
+        assert source.look(0, xid & 0xFFFFFFFF) is None
 
 
 @pytest.mark.pg_all

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.clickhouse.connect import folder_errors
 from penstock.clickhouse.writer import Writer
-from penstock.errors import BadDataError, ValueUnreadableError
+from penstock.errors import BadDataError, SourceUnavailableError, ValueUnreadableError
 from penstock.pipeline import places
 from penstock.pipeline.alteration import constants, perform
 from penstock.pipeline.complete import complete
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PART_BYTES = 32 << 20  # a part of wide rows is no larger than this
 FENCE_POLL_SECONDS = 0.05
 VISIBLE_POLL_SECONDS = 0.02
+VISIBLE_SECONDS = 5.0  # so long may a transaction of the stream be invisible before it is said
 
 
 class SourceEnd:
@@ -59,8 +60,7 @@ class SourceEnd:
     def look(self, oid: int, xid: int = 0) -> Table | None:
         """The table as the catalog has it once the transaction ``xid`` is visible; None when it is gone."""
         with self.connector.connect() as connection:
-            while xid and slot.in_progress(connection, xid):
-                time.sleep(VISIBLE_POLL_SECONDS)
+            _wait_until_visible(connection, xid)
             return catalog.look(connection, {oid}, self._publication).get(oid)
 
     def names(self) -> dict[int, str]:
@@ -134,8 +134,7 @@ class SourceEnd:
         """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that."""
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
-                while slot.in_progress(connection, xid):
-                    time.sleep(VISIBLE_POLL_SECONDS)
+                _wait_until_visible(connection, xid)
             table, names = _today(
                 connection, self._publication, plan.table, [plan.columns[each].name for each in columns]
             )
@@ -233,6 +232,22 @@ class DestinationEnd:
         """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
         self._writer.settle(plan.target)
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
+
+
+def _wait_until_visible(connection: Connection, xid: int) -> None:
+    """Return when a transaction that the stream has brought is visible (postgres.md 23); at once for 0.
+
+    A commit that waits for synchronous standbys is in the stream, and nobody sees it until they have answered. Raises
+    SourceUnavailableError then, so that it is told, and the pipe can be stopped meanwhile.
+    """
+    ends_at = time.monotonic() + VISIBLE_SECONDS
+    while xid and slot.in_progress(connection, xid):
+        if time.monotonic() > ends_at:
+            raise SourceUnavailableError(
+                f"transaction {xid} is in the stream, and the source does not show it yet: its commit waits for a synchronous standby",
+                hint="See which one is missing: pg_stat_replication against synchronous_standby_names. Penstock tries again.",
+            )
+        time.sleep(VISIBLE_POLL_SECONDS)
 
 
 def _today(

@@ -282,12 +282,17 @@ class _Fork:
     def _versions(self, table: TableRecord, first: int) -> list[int]:
         """Versions that are of commits behind the fork: of the definition, of copied rows, of streamed rows."""
         begun = Alteration.from_json(table.begun).version if table.begun else 0
-        name, database = table.building or table.target, self.pipe.database
+        name, database = self._place(table), self.pipe.database
         stored = 0
         if not _is_null(self.pipe, table) and fit.table_exists(self.client, database, name):
             prefix = self.pipe.destination.metadata_prefix
             stored = lookup.newest_version(self.client, database, name, f"{prefix}version", first)
         return [each for each in (table.since, table.base, begun, stored) if each > first]
+
+    def _place(self, table: TableRecord) -> str:
+        """Where the table's rows are: a crash may have come after the new table took the old one's place, and before that was saved."""
+        exchanged = table.building_id and fit.identity(self.client, self.pipe.database, table.target) == table.building_id
+        return table.target if exchanged else table.building or table.target
 
     def _error(self, table: TableRecord, lost: Lsn) -> LostChangesError:
         return LostChangesError(
