@@ -114,9 +114,16 @@ def test_a_slot_that_is_gone_or_moved(embedded: Case) -> None:
         "insert into t values (1000, 'x')",
         "select pg_replication_slot_advance('penstock_shop', pg_current_wal_insert_lsn())",
     )
-    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, "somebody else has read", "(?i)copy the tables again")
+    refused(
+        embedded.penstock("run", str(embedded.file), "--once"), 1, "somebody else has read", "(?i)copy the tables again"
+    )
     embedded.database.execute("select pg_drop_replication_slot('penstock_shop')")
-    refused(embedded.penstock("run", str(embedded.file), "--once"), 1, '"penstock_shop" is gone', "(?i)copy the tables again")
+    refused(
+        embedded.penstock("run", str(embedded.file), "--once"),
+        1,
+        '"penstock_shop" is gone',
+        "(?i)copy the tables again",
+    )
 
 
 def test_a_slot_of_another_pipe(embedded: Case) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fix_clickhouse import batch_of
+from tests.fix_postgres import until
 from tests.plans import table_of
 
 from penstock.clickhouse import alter, ddl
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.writer import Writer
-from penstock.errors import ConfigError, SchemaConflictError
+from penstock.errors import ConfigError, DestinationUnavailableError, SchemaConflictError
 
 if TYPE_CHECKING:
     from tests.fix_clickhouse import Place
@@ -288,4 +289,26 @@ def test_merges_go_on_after_a_rename(place: Place) -> None:
     assert place.rows(engine) == before
     place.run(f"alter table {{db}}.t modify setting max_bytes_to_merge_at_max_space_in_pool = {alter.NONE}")
     alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
+    assert place.rows(engine) == before
+
+
+def test_a_rename_tells_of_a_long_merge_and_keeps_the_tables_own_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alter, "MERGE_SECONDS", 0.2)
+    engine = f"select engine_full from system.tables where database = '{place.database}' and name = 't'"
+    plan = place.table("id int4, a int4")
+    Writer(place.client, place.database).insert(batch_of(plan, ("1", "5")))
+    place.run("alter table {db}.t modify setting max_bytes_to_merge_at_max_space_in_pool = 123456789")
+    before = place.rows(engine)
+    place.run("alter table {db}.t update a = a + sleep(2) where 1 settings mutations_sync = 0")
+    until(lambda: place.rows(f"select 1 from system.merges where database = '{place.database}'"))
+    last = place.plan("id int4, b int4")
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}}
+    with pytest.raises(DestinationUnavailableError, match=r"waits for a merge that is \d+ % done"):
+        alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
+    assert place.rows(engine) == before
+    monkeypatch.undo()
+    alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
+    assert place.rows("select id, b from {db}.t") == [(1, 5)]
     assert place.rows(engine) == before

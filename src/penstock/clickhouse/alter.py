@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import ddl, fit
 from penstock.clickhouse.client import quoted
+from penstock.errors import DestinationUnavailableError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ _AT_ONCE = {"alter_sync": 2, "mutations_sync": 2}
 _RENAME = "rename column"
 _MERGED = ("max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool")
 NONE = 1  # byte: no part is as small
-_MERGING = "select 1 from system.merges where database = {database:String} and table = {table:String} limit 1"
-_ENGINE = "select engine_full from system.tables where database = {database:String} and name = {table:String}"
+_MERGING = "select round(100 * progress) from system.merges where database = {database:String} and table = {table:String} limit 1"
+_ENGINE = "select engine_full from system.tables where database = {database:String} and name = {name:String}"
 POLL_SECONDS = 0.05
+MERGE_SECONDS = 10.0  # so long is one waited for before it is told
 
 
 def alter(  # noqa: PLR0913  (a change has these parts)
@@ -71,20 +73,42 @@ def _alter(client: Client, database: str, target: str, step: str) -> None:
 
 @contextlib.contextmanager
 def _without_merges(client: Client, database: str, target: str) -> Iterator[None]:
-    """A merge that begins while a column is renamed loses its values in many releases of ClickHouse (its issue 80648)."""
+    """A merge that begins while a column is renamed loses its values in many releases of ClickHouse (its issue 80648).
+
+    Raises DestinationUnavailableError where one that runs takes long: it is told, and the pipe can be stopped meanwhile.
+    """
+    own = {name: limit for name, limit in _limits(client, database, target).items() if limit != str(NONE)}
     _alter(client, database, target, f"modify setting {', '.join(f'{name} = {NONE}' for name in _MERGED)}")
     try:
-        while client.rows(_MERGING, {"database": database, "table": target}):
-            time.sleep(POLL_SECONDS)
+        _wait_for_merges(client, database, target)
         yield
     finally:
         _alter(client, database, target, f"reset setting {', '.join(_MERGED)}")
+        if own:
+            _alter(client, database, target, f"modify setting {', '.join(f'{name} = {own[name]}' for name in own)}")
+
+
+def _wait_for_merges(client: Client, database: str, target: str) -> None:
+    ends_at = time.monotonic() + MERGE_SECONDS
+    while running := client.rows(_MERGING, {"database": database, "table": target}):
+        if time.monotonic() > ends_at:
+            raise DestinationUnavailableError(
+                f"{database}.{target}: a column is to be renamed, which waits for a merge that is {running[0][0]:.0f} % done",
+                hint="It is in system.merges. Penstock tries again.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _limits(client: Client, database: str, target: str) -> dict[str, str]:
+    """What the table's own settings say of how much is merged."""
+    found = client.rows(_ENGINE, {"database": database, "name": target})
+    given = (re.search(rf"\b{name} = (\d+)", engine) for (engine,) in found for name in _MERGED)
+    return {name: limit[1] for name, limit in zip(_MERGED, given, strict=False) if limit}
 
 
 def _merges_stopped(client: Client, database: str, target: str) -> bool:
     """Whether a crash has left it so."""
-    found = client.rows(_ENGINE, {"database": database, "table": target})
-    return any(re.search(rf"{_MERGED[0]} = {NONE}\b", engine) for (engine,) in found)
+    return _limits(client, database, target).get(_MERGED[0]) == str(NONE)
 
 
 def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:

@@ -291,7 +291,9 @@ class _Fork:
 
     def _place(self, table: TableRecord) -> str:
         """Where the table's rows are: a crash may have come after the new table took the old one's place, and before that was saved."""
-        exchanged = table.building_id and fit.identity(self.client, self.pipe.database, table.target) == table.building_id
+        exchanged = (
+            table.building_id and fit.identity(self.client, self.pipe.database, table.target) == table.building_id
+        )
         return table.target if exchanged else table.building or table.target
 
     def _error(self, table: TableRecord, lost: Lsn) -> LostChangesError:
