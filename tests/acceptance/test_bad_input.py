@@ -179,6 +179,21 @@ def test_a_table_is_copied_again_and_a_pipe_removed(case: Case) -> None:
     case.assert_equal("public.t", "public.u")
 
 
+def test_a_table_of_somebody_elses_outlives_the_pipe(served: Case) -> None:
+    """It only had the name that a table of the pipe's would have had."""
+    assert served.server
+    served.server.query("create database shop")
+    served.server.query("create table shop.t (mine String) engine = MergeTree order by mine")
+    served.server.query("insert into shop.t values ('kept')")
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    served.define()
+    served.once(expect=1)
+    dropped = json.loads(served.penstock("drop", str(served.file), "--tables", "--json").stdout)["dropped"]
+    assert "table shop.u" in dropped
+    assert "table shop.t" not in dropped
+    assert served.query("select mine from t") == [["kept"]]
+
+
 def test_a_destination_table_that_does_not_fit(case: Case) -> None:
     case.database.execute(*TABLE, "create table u (id int primary key)", "insert into u values (7)")
     case.define(tables='include = ["public.u"]')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from penstock.clickhouse import alter, ddl
+from penstock.clickhouse import alter, ddl, fit
 from penstock.clickhouse.client import Client
 from penstock.control import queries
 from penstock.control.hold import hold
@@ -65,13 +65,22 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
 
 
 def _drop_tables(pipe: Pipe, folder: Path, records: Sequence[TableRecord]) -> list[str]:
+    """Those of the pipe, but no table of somebody else's that only had the name; returns what was dropped."""
     with _destination(pipe, folder) as client:
+        dropped = [record for record in records if record.ours or _is_like_ours(client, pipe, record.target)]
         for record in records:
-            alter.drop_view(client, pipe.database, record.target)
-            ddl.drop_table(client, pipe.database, record.target)
             if record.building:
                 ddl.drop_table(client, pipe.database, record.building)
-    return [f"table {pipe.database}.{record.target}" for record in records]
+        for record in dropped:
+            alter.drop_view(client, pipe.database, record.target)
+            ddl.drop_table(client, pipe.database, record.target)
+    return [f"table {pipe.database}.{record.target}" for record in dropped]
+
+
+def _is_like_ours(client: Client, pipe: Pipe, target: str) -> bool:
+    """Whether a table that this pipe did not make has Penstock's columns: those of a pipe whose state was dropped before."""
+    prefix = pipe.destination.metadata_prefix
+    return {f"{prefix}version", f"{prefix}synced_at"} <= fit.column_types(client, pipe.database, target).keys()
 
 
 @contextlib.contextmanager

@@ -215,8 +215,13 @@ class DestinationEnd:
         """Whether there is a table or view of that name."""
         return fit.table_exists(self.client, self.database, name)
 
-    def require_free(self, plan: Plan) -> None:
-        """See that no table of somebody else's has the plan's target as its name. Raises TargetConflictError."""
+    def require_free(self, plan: Plan, *, but: str = "") -> None:
+        """See that no table of somebody else's, apart from that with the id ``but``, has the plan's target as its name.
+
+        Raises TargetConflictError.
+        """
+        if but and fit.identity(self.client, self.database, plan.target) == but:
+            return
         require_free(self.client, self.database, plan)
 
     def is_mended(self, plan: Plan, record: TableRecord) -> bool:

@@ -162,6 +162,7 @@ class Renewal:
         if not record.ours:
             await asyncio.to_thread(destination.require_free, replace(plan, target=lane.target))
         record.building_id = await asyncio.to_thread(destination.make_fresh, plan, beside=bool(record.building))
+        record.ours = record.ours or not record.building
         failpoint.reached("after a fresh table")
         lane.plan = plan
         note(record, plan, lane.target)
@@ -185,6 +186,8 @@ class Renewal:
             plan = replace(lane.plan, target=lane.target)
             views = means.pipe.destination.views
             fresh, fresh_id = record.building, record.building_id
+            if not record.ours:  # the name was free when the copy began
+                await asyncio.to_thread(means.destination.require_free, plan, but=fresh_id)
             await asyncio.to_thread(means.destination.put_in_place, plan, fresh=fresh, fresh_id=fresh_id, views=views)
             failpoint.reached("after an exchange")
             lane.plan = plan
