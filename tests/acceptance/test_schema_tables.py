@@ -300,3 +300,21 @@ def test_a_table_is_excluded_for_a_while(served: Case) -> None:
     served.once()
     served.assert_equal("public.t", "public.u")
     assert served.query("select count() from system.tables where database = 'shop'") == [["4"]]
+
+
+def test_a_name_that_somebody_takes_while_the_table_is_copied(served: Case) -> None:
+    """Their table is not exchanged for ours; once it is away, ours takes the name."""
+    assert served.server
+    served.database.execute("create table t (id int primary key)")
+    served.define()
+    served.once()
+    served.database.execute("create table late (id int primary key)", "insert into late values (1)")
+    served.once(failpoint="after a fresh table", expect=-9)
+    served.server.query("create table shop.late (mine String) engine = MergeTree order by mine")
+    served.server.query("insert into shop.late values ('kept')")
+    done = served.once(expect=1)
+    assert "late exists and does not fit" in done.stderr.replace("\n", " ")
+    assert served.query("select mine from late") == [["kept"]]
+    served.server.query("drop table shop.late")
+    with served.running():
+        served.wait_for("select count() from late_current", 1)
