@@ -40,6 +40,9 @@ def test_configuration(embedded: Case) -> None:
     refused(embedded.penstock("check", str(embedded.file)), 2, "is not TOML", "line 1")
     done = embedded.penstock("run", "nowhere.toml", "--json")
     assert json.loads(done.stdout)["kind"] == "Config"
+    (embedded.home / "shop.lock").mkdir(parents=True)
+    embedded.define()
+    refused(embedded.penstock("run", str(embedded.file)), 1, "shop.lock cannot be opened", "PENSTOCK_HOME", "next:")
     refused(embedded.penstock("verify", "t"), 2, "not built yet")
     refused(embedded.penstock("rum"), 2, "No such command")
 

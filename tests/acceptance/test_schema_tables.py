@@ -309,7 +309,7 @@ def test_a_name_that_somebody_takes_while_the_table_is_copied(served: Case) -> N
     served.define()
     served.once()
     served.database.execute("create table late (id int primary key)", "insert into late values (1)")
-    served.once(failpoint="after a fresh table", expect=-9)
+    served.once(failpoint="after a copy part", expect=-9)
     served.server.query("create table shop.late (mine String) engine = MergeTree order by mine")
     served.server.query("insert into shop.late values ('kept')")
     done = served.once(expect=1)

@@ -8,9 +8,9 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from penstock.errors import PipeHeldError
+from penstock.errors import PipeHeldError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def hold(folder: Path, pipe_name: str) -> Iterator[None]:
-    """Hold the pipe while the context lasts. The lock dies with the process. Raises PipeHeldError, which says who holds it."""
+    """Hold the pipe while the context lasts. The lock dies with the process. Raises PipeHeldError, which says who holds it, and StateError."""
     path = folder / f"{pipe_name}.lock"
-    with path.open("a+") as lock:
+    with _opened(path) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,6 +36,16 @@ def hold(folder: Path, pipe_name: str) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise StateError(
+            f"the lock {path} cannot be opened: {error.strerror}",
+            hint="PENSTOCK_HOME must be writable for this user: perhaps another user, such as root, has run the pipe before.",
+        ) from None
 
 
 def _holder(path: Path) -> str:
