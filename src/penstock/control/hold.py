@@ -44,7 +44,7 @@ def _opened(path: Path) -> TextIO:
     except OSError as error:
         raise StateError(
             f"the lock {path} cannot be opened: {error.strerror}",
-            hint="PENSTOCK_HOME must be writable for this user: perhaps another user, such as root, has run the pipe before.",
+            hint="PENSTOCK_HOME must be writable for this user; another one, such as root, may have run the pipe before.",
         ) from None
 
 
