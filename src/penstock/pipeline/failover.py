@@ -74,7 +74,8 @@ def in_recovery() -> SourceUnavailableError:
     """The server that answers is none that can be written to."""
     return SourceUnavailableError(
         "the server that answers is a standby, or still in recovery",
-        hint="After a failover it may need a moment; Penstock tries again. Else let the DSN lead to the primary (the writer endpoint).",
+        hint="After a failover it may need a moment; Penstock tries again. Else let the DSN lead to the primary: "
+        "the writer endpoint, or all servers with target_session_attrs=read-write.",
     )
 
 
