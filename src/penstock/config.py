@@ -352,7 +352,7 @@ class Pipe(Section):
 def load(path: Path) -> Pipe:
     """Read a pipe's definition. Raises ConfigError, whose message lists every problem in the file."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark it
     except FileNotFoundError:
         raise ConfigError(
             f"there is no file {path}", hint="Give the path of a pipe's TOML file; examples/shop.toml shows one."
@@ -377,6 +377,14 @@ def parse(raw: dict[str, Any], *, origin: str) -> Pipe:
         ) from None
 
 
+_WANTED = {
+    "tuple_type": 'a list is wanted, as ["…"]',
+    "model_type": "a table is wanted, as [section] or { key = … }",
+    "dict_type": "a table is wanted, as [section] or { key = … }",
+}
+"""TOML's words for what pydantic calls by Python's, by the kind of error."""
+
+
 def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(each) for each in loc)
     if kind == "extra_forbidden":
@@ -387,7 +395,7 @@ def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{where} is missing"
     if "instance of Secret" in message or "a secret is" in message:
         return f'{where} = {{ env = "NAME" }} or {{ file = "path" }} says where it is: a secret does not stand in the definition'
-    return f"{where}: {message.removeprefix('Value error, ')}"
+    return f"{where}: {_WANTED.get(kind) or message.removeprefix('Value error, ')}"
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> set[str]:

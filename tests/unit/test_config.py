@@ -72,6 +72,9 @@ def test_durations(tmp_path: Path, text: str, seconds: float) -> None:
         ('metadata_prefix = "1 x"', "destination.metadata_prefix"),
         ('[tables]\ntarget = "all"', "tables.target"),
         ('[tables.options."public.a"]\nshape = "round"', "shape"),
+        ('[tables]\ninclude = "public.*"', 'tables.include: a list is wanted, as ["…"]'),
+        ('ssh = "jump.example.com"', "destination.ssh: a table is wanted"),
+        ("[tables]\noptions = 1", "tables.options: a table is wanted"),
     ],
 )
 def test_every_mistake_is_named(tmp_path: Path, addition: str, said: str) -> None:
@@ -100,6 +103,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         loaded(tmp_path, "[pipe")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)
+    assert loaded(tmp_path, f"\N{BOM}{SMALLEST}").name == "shop"
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "latin.toml")

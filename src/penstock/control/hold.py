@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def hold(folder: Path, pipe_name: str) -> Iterator[None]:
-    """Hold the pipe while the context lasts. The lock dies with the process. Raises StateError, and PipeHeldError, which says who has it."""
+    """Hold the pipe while the context lasts. The lock dies with the process. Raises StateError, and PipeHeldError: it says who has it."""
     path = folder / f"{pipe_name}.lock"
     with _opened(path) as lock:
         try:
