@@ -302,6 +302,30 @@ def test_a_table_is_excluded_for_a_while(served: Case) -> None:
     assert served.query("select count() from system.tables where database = 'shop'") == [["4"]]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_table_is_dropped_while_the_pipe_is_stopped(served: Case, *, again: bool) -> None:
+    """Its last rows arrive all the same, and it is set aside as it would have been in a running pipe."""
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    served.define(settings=QUICK)
+    served.once()
+    served.database.execute(
+        "insert into t values (101, 'last')", "delete from t where id = 1", "drop table t", "insert into u values (1)"
+    )
+    if again:
+        served.database.execute("create table t (id text primary key, w int)", "insert into t values ('a', 1)")
+        with served.running():
+            served.wait_for("select count(w) from t_current", 1, 20)
+            served.assert_equal("public.t", "public.u")
+        found = re.search(r"dropped table put aside.*now=(\w+)", served.log())
+        assert found
+        old = found[1]
+    else:
+        assert "public.t" in served.once(expect=1).stderr
+        old = "t"
+    ids = f"select count(), max(id) from {old} final where not _is_deleted"
+    assert served.query(ids) == [["100", "101"]]
+
+
 def test_a_name_that_somebody_takes_while_the_table_is_copied(served: Case) -> None:
     """Their table is not exchanged for ours; once it is away, ours takes the name."""
     assert served.server

@@ -226,6 +226,7 @@ class Changes:
             if not lane.skipping:
                 await self.again(lane, why)
         for lane in self._due(self._gone):
+            self._stream.take(lane)  # rows from before
             lane.submit(failing(unpublished(lane.ahead.table), self._stream.position))
         for lane in self._due(self._changed):
             await self._caught(lane)
@@ -256,6 +257,7 @@ class Changes:
             await self._evolve(lane, loosened(catalog, lane.ahead.table), version, settled=False)
         except TableError as error:
             self._stream.unbind(lane)
+            self._stream.take(lane)
             lane.submit(failing(error, self._stream.position))
 
 

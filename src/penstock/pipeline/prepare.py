@@ -5,6 +5,7 @@ Everything here may be repeated after a crash at any line. Blocking; runs in a t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -156,11 +157,28 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix.advice)
     owned = not pipe.source.publication
     left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
+    dropped = _dropped(pipe, connection, left, server)
+    tables += [go_on(pipe, store, client, each, server) for each in dropped]
+    left = [record for record in left if record.oid not in {each.oid for _, each in dropped}]
     _leave_out(pipe, store, connection, left, owned=owned)
     _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
     return Prepared(record, tuple(tables), tuple(refused), fresh, server)
+
+
+def _dropped(
+    pipe: Pipe, connection: Connection, left: Sequence[TableRecord], server: Capabilities
+) -> list[tuple[Plan, TableRecord]]:
+    """Tables that were copied and are gone from the source: the stream has still to come to their last rows, and to that they are gone."""
+    there = catalog.names(connection) if left else {}
+    found = []
+    for record in left:
+        copied = record.state in (State.CATCHING_UP, State.STREAMING)
+        if copied and record.table and record.oid not in there and pipe.tables.matches(record.full_name):
+            with contextlib.suppress(TableError, ConfigError):  # by settings that do not fit it any more
+                found.append((compile_plan(from_json(record.table), pipe, server), record))
+    return found
 
 
 def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[TableRecord], *, owned: bool) -> None:
