@@ -6,7 +6,10 @@ import pytest
 
 from penstock.errors import SlotError
 from penstock.lsn import Lsn
+from penstock.pipeline import failover
+from penstock.pipeline.checkpoint import PipeRecord
 from penstock.pipeline.epochs import Epochs
+from penstock.postgres.slot import SlotState, SystemIdentity
 from penstock.postgres.timeline import FOR_EVER, Timeline, parsed
 
 FIRST = Timeline(1)
@@ -71,3 +74,13 @@ def test_there_are_255_epochs_after_the_first() -> None:
         epochs = epochs.risen(Lsn(number))
     with pytest.raises(SlotError, match="255 times"):
         epochs.risen(Lsn(1))
+
+
+@pytest.mark.parametrize(("in_recovery", "said"), [(False, "it was restored"), (True, "")])
+def test_a_standby_that_replays_again_was_not_restored(said: str, *, in_recovery: bool) -> None:
+    """After a restart it begins at its last restart point; the stream sends what it has replayed by then."""
+    slot = SlotState("s", "pgoutput", "shop", None, Lsn(40), Lsn(40), 0, "reserved", "", False, None)
+    ground = failover.Ground(SystemIdentity("1", 1, in_recovery, "shop"), Timeline(1), Lsn(50), slot)
+    record = PipeRecord("shop", "s", "p", "1", Timeline(1), Lsn(60))
+    assert said in (found := failover._broken(record, record.position, ground))
+    assert bool(found) == bool(said)

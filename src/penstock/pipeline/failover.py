@@ -140,7 +140,9 @@ def _problems(record: PipeRecord, position: Lsn, ground: Ground) -> Iterator[str
             f'the slot "{record.slot}" is confirmed up to {found.confirmed_flush_lsn}{moved}, and this pipe has written up to '
             f"{position} only: somebody else has read from it"
         )
-    elif not moved and position > ground.end:
+    elif (
+        not (moved or ground.identity.in_recovery) and position > ground.end
+    ):  # a standby that was restarted replays again
         yield f"the source's WAL ends at {ground.end}, before {position}, which this pipe has seen: it was restored"
 
 
