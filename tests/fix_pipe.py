@@ -270,6 +270,15 @@ def _unescape(text: str) -> str | None:
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text) if "\\" in text else text
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of what runs into both kinds of ClickHouse every day only the main job does."""
+    for item in items:
+        chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if chosen.get("case") == "embedded" and item.path.name != "test_main_job.py":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=["embedded", "served"])
 def case(request: pytest.FixtureRequest, database: Database) -> Case:
     """A pipe into an embedded ClickHouse, and the same into a server."""
