@@ -233,7 +233,7 @@ def test_a_slot_that_stands_before_the_pipe(followed: Case, cluster: Cluster) ->
 def test_a_promotion_within_a_copy(followed: Case, cluster: Cluster, *, lost: bool) -> None:
     """The copy goes on; where it may have read what is lost, it starts over in a table of its own."""
     cluster.let_wait_for("")
-    with streaming(followed, cluster, rows=20_000, more="copy_workers = 1"):
+    with streaming(followed, cluster, rows=60_000, more="copy_workers = 1"):
         if lost:
             cluster.wait_until_followed()
             cluster.hold_back(cluster.standbys[0])
