@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.servers.clickhouse import ClickHouseServer
 
 WAIT_SECONDS = 60.0
+QUICK = 'flush_interval = "50ms"'
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
 
 
@@ -217,6 +218,11 @@ class Case:
             found = self.differences(table)
             if found:
                 pytest.fail(f"{table}: " + "\n  ".join(found))
+
+
+def streaming(case: Case, tables: int = 1) -> None:
+    """Wait until so many tables stream."""
+    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
 def backticked(name: str) -> str:

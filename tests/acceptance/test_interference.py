@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import conninfo, pq
-from tests.fix_pipe import Case
+from tests.fix_pipe import QUICK, Case
 from tests.load import TABLES, load, make_tables
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pg("== 15")
 START = b"START_REPLICATION SLOT penstock_shop LOGICAL 0/0 (proto_version '1', publication_names 'penstock_shop')"
 TWO = ("create table t (id int primary key, v text)", "create table u (id int primary key, v text)")
-QUICK = 'flush_interval = "50ms"'
 
 
 @contextlib.contextmanager

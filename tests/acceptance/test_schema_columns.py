@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fix_pipe import QUICK, streaming
 
 if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
-QUICK = 'flush_interval = "50ms"'
 TABLE = (
     "create table t (id int primary key, v text, n int)",
     "insert into t select i, 'v' || i, i from generate_series(1, 100) i",
 )
-
-
-def streaming(case: Case, tables: int = 1) -> None:
-    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
 def columns(case: Case, table: str = "t_current") -> dict[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fix_pipe import QUICK, streaming
 
 if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
-QUICK = 'flush_interval = "50ms"'
 PARTED = (
     "create table t (id int, v text, primary key (id)) partition by range (id)",
     "create table t1 partition of t for values from (0) to (100)",
@@ -18,10 +18,6 @@ PARTED = (
     "alter table t attach partition t2 for values from (100) to (200)",
     "insert into t select i, 'v' || i from generate_series(50, 149) i",
 )
-
-
-def streaming(case: Case, tables: int = 1) -> None:
-    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
 def equal(case: Case, table: str = "public.t") -> None:

@@ -6,16 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fix_pipe import QUICK, streaming
 
 if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
-QUICK = 'flush_interval = "50ms"'
 OWN = 'publication = "given"'
-
-
-def streaming(case: Case, tables: int = 1) -> None:
-    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
 @pytest.mark.slow

@@ -6,19 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fix_pipe import QUICK, streaming
 
 if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
-QUICK = 'flush_interval = "50ms"'
 TABLE = (
     "create table t (id int primary key, v text)",
     "insert into t select i, 'v' || i from generate_series(1, 100) i",
 )
-
-
-def streaming(case: Case, tables: int = 1) -> None:
-    case.wait_until(lambda: case.log().count("table streaming") >= tables, "the tables stream")
 
 
 def test_new_tables_are_taken_in(served: Case) -> None:

@@ -163,9 +163,14 @@ def _ask(folder: Path, pipe_name: str, what: dict[str, object]) -> bytes | None:
     return result
 
 
+def definition_of(pipe: str) -> Pipe | None:
+    """The definition, where ``pipe`` is the path of one; None where it is a name."""
+    return load(Path(pipe)) if pipe.endswith(".toml") or Path(pipe).is_file() else None
+
+
 def ask_pipe(folder: Path, pipe: str, sql: str, output_format: str) -> bytes:
     """The result in ``output_format``. ``pipe`` is a definition's path, or the name of a pipe that runs."""
-    definition = load(Path(pipe)) if pipe.endswith(".toml") or Path(pipe).is_file() else None
+    definition = definition_of(pipe)
     if definition is not None and not definition.destination.dsn.startswith("chdb:"):
         return _read(definition, sql, output_format, folder)
     result = ask(folder, definition.name if definition else pipe, sql, output_format)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.config import load
 from penstock.control import queries
 from penstock.control.store import StateStore
 from penstock.errors import ConfigError
 from penstock.pipeline.figures import at_rest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from penstock.observe.status import PipeStatus
 
 
 def status(folder: Path, pipe: str) -> PipeStatus:
     """``pipe`` is a definition's path, or a name. Raises ConfigError for a pipe that has not run here."""
-    name = load(Path(pipe)).name if pipe.endswith(".toml") or Path(pipe).is_file() else pipe
+    definition = queries.definition_of(pipe)
+    name = definition.name if definition else pipe
     running = queries.ask_status(folder, name)
     if running is not None:
         return running

@@ -39,9 +39,7 @@ def first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, T
     try:
         if not fit.table_exists(client, pipe.database, plan.target):
             record.ours = True
-            store.save_table(
-                pipe.name, record
-            )  # so that the next start knows its own table, and of which version it is
+            store.save_table(pipe.name, record)  # the next start knows its own table, and of which version it is
         ddl.ensure_table(client, pipe.database, plan)
         ddl.ensure_empty(client, pipe.database, plan)
         record.ours = True
