@@ -232,6 +232,22 @@ def test_changes_while_the_pipe_was_down(served: Case) -> None:
     assert list(columns(served, "u_current")) == ["id", "b"]
 
 
+def test_a_type_that_went_and_came_back(served: Case) -> None:
+    """The catalog shows nothing of it; what the rows between were written as is not the publication's doing."""
+    served.database.execute(*TABLE)
+    served.define()
+    served.once()
+    served.database.execute(
+        "alter table t alter n type text using n || '!'",
+        "insert into t values (101, 'between', 'no number')",
+        "delete from t where id = 101",
+        "alter table t alter n type int using -length(n)",
+        "insert into t values (102, 'after', 8)",
+    )
+    served.once()
+    served.assert_equal("public.t")
+
+
 @pytest.mark.slow
 @pytest.mark.pg("== 18")
 @pytest.mark.parametrize("shape", ["history", "null", "keyless"])

@@ -21,7 +21,7 @@ from penstock.pipeline.evolve import change, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.renewal import Renewal, failing
-from penstock.pipeline.versions import definition, is_like, loosened, same_columns, version_at
+from penstock.pipeline.versions import definition, is_like, is_part, loosened, same_columns, version_at
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Changes:
         if catalog is None:
             return is_like(relation, known)  # dropped since
         new = version_at(relation, known, catalog)
-        if new is None and same_columns(known, catalog) and version >= lane.horizon:
+        if new is None and version >= lane.horizon and same_columns(known, catalog) and is_part(relation, known):
             return True  # it is the publication that leaves something out, and who binds it says so
         if new is None:
             await self.again(lane, "its columns have changed more than once, and it is not certain how")

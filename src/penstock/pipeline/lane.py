@@ -77,13 +77,13 @@ class Lane:
     ``since`` and ``announced`` are the record's, likewise ahead.
     """
 
-    def __init__(self, plan: Plan, record: TableRecord, around: Surroundings) -> None:
+    def __init__(self, plan: Plan, record: TableRecord, around: Surroundings, horizon: int = 0) -> None:
         self.plan = self.ahead = plan
         self.record = record
         self.since, self.announced = record.since, record.announced
         self.looked: Table | None = None  # what the catalog said when it was last compared
         self.target = record.target
-        self.horizon = 0  # the catalog that ``ahead`` was made from is of then
+        self.horizon = horizon  # the catalog that ``ahead`` was made from is not newer
         self.skipping = False  # until the table is copied anew
         self.truncated_by: frozenset[str] = frozenset()  # transactions, since the catalog was last compared
         self.wants = ""  # the name in the destination for which it waits

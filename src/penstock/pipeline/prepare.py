@@ -48,6 +48,7 @@ class Prepared:
     refused: tuple[tuple[str, TableError], ...]  # tables that cannot be followed at all, by name
     fresh_slot: bool  # made just now, after the publication
     server: Capabilities
+    seen: Lsn  # the source's position behind all that the catalog said
 
 
 def refuse_not_yet(pipe: Pipe) -> None:
@@ -164,7 +165,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
-    return Prepared(record, tuple(tables), tuple(refused), fresh, server)
+    return Prepared(record, tuple(tables), tuple(refused), fresh, server, slot.insert_lsn(connection))
 
 
 def _dropped(

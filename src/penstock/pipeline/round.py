@@ -88,9 +88,10 @@ class Round:
             lambda: self._cdc.position,
             self._ask_anew,
         )
-        self._lanes = {plan.table.oid: Lane(plan, record, around) for plan, record in prepared.tables}
-        self._checkpoint = Checkpoint(store, pipe.name, prepared.record.position, self._counted)
         epochs = prepared.record.epochs
+        horizon = epochs.version(prepared.seen)
+        self._lanes = {plan.table.oid: Lane(plan, record, around, horizon) for plan, record in prepared.tables}
+        self._checkpoint = Checkpoint(store, pipe.name, prepared.record.position, self._counted)
         settings = pipe.settings
         self._copies = Copies(pipe.name, source, destination, store=store, settings=settings, epochs=epochs, stop=stop)
         naming = Naming(pipe.name, store, self._lanes, source, destination)

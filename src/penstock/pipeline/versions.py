@@ -74,6 +74,12 @@ def is_like(relation: Relation, table: Table) -> bool:
     return sent == ours if relation.oid == table.oid else sorted(sent) == sorted(ours)
 
 
+def is_part(relation: Relation, table: Table) -> bool:
+    """Whether all that a Relation has are columns of the table, by name and type."""
+    ours = {(each.name, *type_of(each)) for each in table.columns}
+    return ours.issuperset((each.name, each.type_oid, each.modifier) for each in relation.columns)
+
+
 def _candidates(arriving: Sequence[RelationColumn], known: Table, catalog: Table) -> Iterator[list[int]]:
     """Every way to number the columns: those that outlived it all are there, new ones came in order, dropped ones may be there still."""
     old, new = by_number(known), by_number(catalog)
