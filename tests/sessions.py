@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from tests.histories import FIXED, SCHEMA
 
 if TYPE_CHECKING:
     from tests.fix_postgres import Database
@@ -71,14 +72,16 @@ class Source:
             self.open[session] = False
         self.did.append(f"{session}: {word}")
 
-    def tables(self, session: int, *, partitioned: bool = False) -> list[tuple[int, str]]:
+    def tables(self, session: int, *, partitioned: bool = False, histories: bool = False) -> list[tuple[int, str]]:
         """Oid and quoted name, without partitions; only the roots of some."""
+        schemas = ["public", "other", *([SCHEMA] if histories else [])]
         return self.ask(
             session,
             "select c.oid, format('%%I.%%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where c.relkind = any(%s) and not c.relispartition and n.nspname in ('public', 'other')"
+            " where c.relkind = any(%s) and not c.relispartition and n.nspname = any(%s)"
             " and c.relname <> 'kept' order by c.oid",  # a pipe that has never run needs a table
             ["p"] if partitioned else ["r", "p"],
+            schemas,
         )
 
     def leaves(self, session: int, root: int) -> list[str]:
@@ -89,10 +92,11 @@ class Source:
         return [name for (name,) in found]
 
     def columns(self, session: int, oid: int) -> list[tuple[str, str]]:
-        """Quoted name and type, without the key's."""
+        """Quoted name and type, without those that stay as they are."""
         return self.ask(
             session,
             "select quote_ident(attname), format_type(atttypid, atttypmod) from pg_attribute where attrelid = %s and attnum > 0"
-            " and not attisdropped and attname not in ('id', 'part') order by attnum",
+            " and not attisdropped and attname <> all(%s) order by attnum",
             oid,
+            list(FIXED),
         )

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import sql
+from tests import histories
 from tests.fix_pipe import Case
 from tests.fix_postgres import drop_slot
 from tests.sessions import SESSIONS, Source
@@ -128,7 +129,8 @@ class Machine(RuleBasedStateMachine):
             for (name,) in connection.execute("select pubname from pg_publication").fetchall():
                 connection.execute(sql.SQL("drop publication {}").format(sql.Identifier(name)))
             connection.execute("drop schema public cascade")
-            connection.execute("drop schema if exists other cascade")
+            for statement in ("drop schema if exists other cascade", *histories.CLEAN):
+                connection.execute(statement)  # type: ignore[call-overload]
             connection.execute("create schema public")
         self.server.query("drop database if exists shop sync")
 
@@ -142,11 +144,12 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(self, flush: str, rows: int, part: int, dropping: str) -> None:
         self.case.define(
-            tables='include = ["public.*", "other.*"]\ntarget = "{schema}_{table}"',
+            tables='include = ["public.*", "other.*", "past.*"]\ntarget = "{schema}_{table}"',
+            options=histories.OPTIONS,
             settings=f'flush_interval = "{flush}"\nmax_batch_rows = {rows}\ncopy_part_rows = {part}\n'
             f'on_type_change = "resync"\non_drop_column = "{dropping}"',
         )
-        self.database.execute("create schema other", "create table kept (id int primary key)")
+        self.database.execute("create schema other", "create table kept (id int primary key)", *histories.AUDITED)
         for number in range(2):
             self.create(0, number, 3 + number)
             self.insert(0, number, 40)
@@ -229,7 +232,7 @@ class Machine(RuleBasedStateMachine):
                 found += self.case.differences((schema, table), target=f"{schema}_{table}")
             except Exception as error:  # a table or column is not there yet
                 found.append(f"{schema}.{table}: {type(error).__name__}: {error}"[:500])
-        return found
+        return found + histories.differences(self.case)
 
     # Transactions
 
@@ -242,8 +245,8 @@ class Machine(RuleBasedStateMachine):
 
     # Rows
 
-    def _chosen(self, session: int, table: int) -> tuple[str, list[tuple[str, str]]] | None:
-        tables = self.source.tables(session)
+    def _chosen(self, session: int, table: int, *, kept: bool = True) -> tuple[str, list[tuple[str, str]]] | None:
+        tables = self.source.tables(session, histories=kept)
         if not tables:
             return None
         oid, name = tables[table % len(tables)]
@@ -283,6 +286,13 @@ class Machine(RuleBasedStateMachine):
         if chosen := self._chosen(session, table):
             low = number % next(self.keys)
             self.run(session, f"update {chosen[0]} set {shift} where id between {low} and {low + 5}")
+
+    @rule(session=sessions, table=numbers, number=numbers, width=st.sampled_from((1, 5, 1000)))
+    def rewrite(self, session: int, table: int, number: int, width: int) -> None:
+        """In a history: a value that is stored out of line."""
+        low, name = number % next(self.keys), histories.TABLES[table % len(histories.TABLES)]
+        change = histories.SET_BIG if number % 2 else "part = part + 1"
+        self.run(session, f"update past.{name} set {change} where id between {low} and {low + width}")
 
     @rule(session=sessions, table=numbers, number=numbers)
     def delete(self, session: int, table: int, number: int) -> None:
@@ -394,7 +404,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=sessions, table=numbers, number=numbers)
     def rename_table(self, session: int, table: int, number: int) -> None:
-        if chosen := self._chosen(session, table):
+        if chosen := self._chosen(session, table, kept=False):
             if number % 3:
                 self.run(session, f"alter table {chosen[0]} rename to t{number % 4}")
             else:
@@ -403,7 +413,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=sessions, table=numbers, again=st.booleans())
     def drop_table(self, session: int, table: int, again: bool) -> None:
-        if chosen := self._chosen(session, table):
+        if chosen := self._chosen(session, table, kept=False):
             made = (
                 f"create table {chosen[0]} (id int not null, part int not null, c1 text, primary key (part, id))",
                 f"insert into {chosen[0]} values (1, 1, 'new')",
