@@ -251,3 +251,34 @@ def _assert_history(case: Case) -> None:
     assert case.query(steps) == [["0"]]
     ours = case.query("select id, max(v), max(n) from h group by id order by id")
     assert [tuple(map(int, row)) for row in ours] == case.database.fetch("select id, v, n from h order by id")
+
+
+@pytest.mark.pg("== 15")
+def test_a_partition_is_attached_to_a_history(served: Case) -> None:
+    """Its rows come with their first change, whole: what the change left out is read from the source."""
+    served.database.execute(
+        "create table h (id int, n int, t text, primary key (id)) partition by range (id)",
+        "create table h1 partition of h for values from (0) to (10)",
+        "insert into h values (1, 0, 'small')",
+        "create table h2 (id int not null primary key, n int, t text)",
+        "alter table h2 alter t set storage external",
+        "insert into h2 values (11, 0, repeat('big', 2000)), (12, 0, repeat('big', 2000)), (13, 0, 'stays')",
+    )
+    served.define(tables='include = ["public.h"]', options=HISTORY)
+    with served.running():
+        served.wait_for("select count() from h", 1)
+        served.database.execute(
+            "alter table h attach partition h2 for values from (10) to (20)",
+            "update h set n = 1 where id in (1, 11)",
+            "update h set n = 2 where id = 11",
+            "delete from h where id = 12",
+        )
+        served.wait_for("select count() from h where _operation = 'delete'", 1)
+        seen = served.query("select id, n, length(t), _operation from h final order by _version")
+        assert seen == [
+            ["1", "0", "5", "copy"],
+            ["1", "1", "5", "update"],
+            ["11", "1", "6000", "update"],
+            ["11", "2", "6000", "update"],
+            ["12", None, None, "delete"],
+        ]

@@ -112,6 +112,37 @@ def test_memory_is_bounded(served: Case) -> None:
         assert peak(process.pid) - idle < BOUND
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.pg("== 15")
+def test_ten_million_rows_in_one_transaction(served: Case) -> None:
+    """All of them once, also where the pipe is killed within it; memory does not grow with it."""
+    served.database.execute(
+        "create table t (id int primary key, n int, v text)",
+        "insert into t select i, 0, 'copied' from generate_series(1, 1000) i",
+    )
+    served.define()
+    served.once()
+    served.database.execute(
+        "begin; insert into t select i, i % 7, 'v' || i from generate_series(1001, 10000000) i;"
+        " update t set n = -1, v = null where id <= 1000; delete from t where id % 1000000 = 0; commit"
+    )
+    served.once(failpoint="after insert:9", expect=-9)
+    with served.running() as process:
+        idle = peak(process.pid)
+        served.wait_for(
+            "select count() from t where id = 9999999", 1, 500
+        )  # the last one; what is left of the time is asked once
+        assert peak(process.pid) - idle < BOUND
+    ours = served.query(
+        "select count(), sum(id), sum(n), uniqExact(v), countIf(v = 'v' || toString(id)) from t_current"
+    )
+    theirs = served.database.fetch(
+        "select count(*), sum(id), sum(n), count(distinct v), count(*) filter (where v = 'v' || id) from t"
+    )
+    assert [tuple(map(int, row)) for row in ours] == theirs
+
+
 @pytest.mark.pg("== 12")
 def test_rows_of_1600_columns(embedded: Case) -> None:
     columns = ", ".join(f"c{number} {'int' if number % 8 else 'text'}" for number in range(1599))

@@ -119,6 +119,11 @@ class Cdc:
         """Up to where everything is durable in the destination, as far as this connection knows."""
         return written_position(self._decoder.position, self._floors())
 
+    @property
+    def reading(self) -> dict[int, int]:
+        """Tables with rows that are decoded and not handed over yet: the commit time of the transaction read last, µs."""
+        return dict.fromkeys(self._decoder.pending, self._decoder.committed_at)
+
     # The loop
 
     async def follow(self, stream: Frames) -> None:

@@ -41,8 +41,9 @@ def _recorded(record: TableRecord) -> TableStatus:
     )
 
 
-def table_status(lane: Lane, *, lag_bytes: int) -> TableStatus:
-    """The table as it is at the moment."""
+def table_status(lane: Lane, *, lag_bytes: int, reading: int = 0) -> TableStatus:
+    """The table as it is at the moment. ``reading`` is the commit time of rows that are decoded and not handed over yet, µs; 0 for none."""
+    oldest = lane.oldest_commit or reading
     now = time.monotonic()
     record = lane.record
     copying = record.state is State.COPYING
@@ -55,7 +56,7 @@ def table_status(lane: Lane, *, lag_bytes: int) -> TableStatus:
         changes=lane.changes,
         changes_per_second=lane.rate.per_second(now),
         lag_bytes=lag_bytes,
-        lag_seconds=max(0.0, time.time() - lane.oldest_commit / 1e6) if lane.oldest_commit else 0.0,
+        lag_seconds=max(0.0, time.time() - oldest / 1e6) if oldest else 0.0,
         last_error=record.reason or lane.trouble,
     )
 

@@ -221,9 +221,12 @@ class Round:
         """The pipe as it is at the moment, as far as this round knows."""
         written = self._cdc.written or self._checkpoint.saved
         end = max(self._lookout.source_end, self._cdc.received)
+        read = self._cdc.reading
         tables = [
-            table_status(lane, lag_bytes=max(0, end - written) if lane.busy else 0)
-            for lane in list(self._lanes.values())
+            table_status(
+                lane, lag_bytes=max(0, end - written) if lane.busy or oid in read else 0, reading=read.get(oid, 0)
+            )
+            for oid, lane in list(self._lanes.items())
         ]
         tables += [TableStatus(name, "failed", last_error=error.message) for name, error in dict(self._refused).items()]
         return PipeStatus(
