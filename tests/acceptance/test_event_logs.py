@@ -146,6 +146,28 @@ def test_truncated_while_it_is_copied(served: Case, place: str) -> None:
 
 
 @pytest.mark.pg("== 15")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table h drop column n, add column w int default 7",
+        pytest.param("alter table h rename column n to w", marks=pytest.mark.slow),
+        pytest.param("alter table h alter n type bigint", marks=pytest.mark.slow),
+    ],
+)
+def test_its_definition_changes_while_it_is_copied(served: Case, change: str) -> None:
+    """Parts are read under a snapshot that knows nothing of it."""
+    _tables(served)
+    served.define(settings="copy_part_rows = 20\ncopy_workers = 1", options=HISTORY)
+    with served.running():
+        served.wait_for("select count() > 60 from h", 1)
+        served.database.execute(change, "insert into h (id) values (4000)", "update h set v = 1 where id = 4000")
+        served.wait_until(lambda: 'event="table streaming" table=public.h' in served.log(), "h streams")
+        served.wait_for("select count() from h where id = 4000 and v = 1", 1)
+    assert served.query("select uniqExact(id) from h final") == [["3001"]]
+    assert served.query("select id, count() from h final where _operation = 'copy' group by id having count() > 1") == []
+
+
+@pytest.mark.pg("== 15")
 def test_what_feeds_a_materialized_view(served: Case) -> None:
     """It sees every row, tombstone and replay; by version and flag it can keep the rows as they are."""
     served.database.execute(

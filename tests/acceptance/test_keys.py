@@ -91,3 +91,25 @@ def test_keys_that_change(served: Case) -> None:
         served.once(failpoint=failpoint, expect=KILLED)
     served.once()
     served.assert_equal(*(f"public.{name}" for name in TABLES))
+
+
+def test_keys_that_are_swapped_come_again(served: Case) -> None:
+    """All of it is stored when it comes again: what stands under a key by then is another row than the first change of it was of."""
+    served.database.execute(
+        "create table t (id int primary key, n int, big text)",
+        "alter table t alter big set storage external",
+        "insert into t select i, 0, repeat('w' || i, 1500) from generate_series(1, 9) i",
+    )
+    served.define()
+    served.once()
+    served.database.execute(
+        "update t set n = n + 1",
+        "update t set id = -1 where id = 1; update t set id = 1 where id = 2; update t set id = 2 where id = -1",
+        "update t set id = id + 100 where id > 3",
+        "update t set id = id - 97 where id > 103; update t set n = 2 where id = 9",
+    )
+    for failpoint in ("before save:1", "before save:1"):
+        served.once(failpoint=failpoint, expect=KILLED)
+        served.assert_equal("public.t")
+    served.once()
+    served.assert_equal("public.t")

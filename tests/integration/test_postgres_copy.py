@@ -383,6 +383,41 @@ def test_all_parts_see_one_snapshot(database: Database, connection: Connection, 
             rows_of(connector, table, planned, snapshot=snapshot)
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("alter table t drop column v", copy.ColumnsChangedError),
+        ("alter table t rename column v to w", copy.ColumnsChangedError),
+        ("alter table t alter v type text", copy.ColumnsChangedError),
+        ("alter table t alter at type timestamptz", copy.ColumnsChangedError),  # in UTC without a new heap
+        ("alter table t alter v type text using v || '!'", FilenodeChangedError),
+        (
+            "alter table t rename to u; create table t (id int primary key, v varchar(9), at timestamp)",
+            FilenodeChangedError,
+        ),
+        ("alter table t add column x int", None),
+    ],
+)
+def test_a_change_after_the_snapshot_is_noticed(
+    database: Database, connection: Connection, connector: Connector, change: str, error: type[Exception] | None
+) -> None:
+    """The snapshot shows the catalog as it was, and yet PostgreSQL reads by what it is."""
+    database.execute(
+        "create table t (id int primary key, v varchar(9), at timestamp)", "insert into t values (1, 'a', '2001-02-03')"
+    )
+    connection.execute("set timezone = 'UTC'")
+    table = table_named(connection, "public.t")
+    planned = plan(connection, table, 10)
+    with slot.exported_snapshot(connector) as (snapshot, _):
+        with database.connect(options="-c TimeZone=UTC") as other:
+            other.execute(change)  # type: ignore[call-overload]
+        if error is None:
+            assert rows_of(connector, table, planned, snapshot=snapshot) == [b"1\ta\t2001-02-03 00:00:00"]
+        else:
+            with pytest.raises(error):
+                rows_of(connector, table, planned, snapshot=snapshot)
+
+
 # Single rows
 
 

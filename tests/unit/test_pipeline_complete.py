@@ -110,6 +110,34 @@ def test_the_newest_stored_row_knows(position: int) -> None:
     assert ends.asked == []
 
 
+def test_a_newer_row_under_the_key_knows_nothing_of_what_became_of_the_older_one() -> None:
+    """In a replay: 1 has gone to 3, and 2 to 1, which is stored by now; 3 to 4 is not."""
+    three, four = (b"3",), (b"4",)
+    swap = (
+        hole(0, ONE, position=100),
+        hole(1, three, old=ONE, position=110, after=0),
+        hole(2, ONE, old=TWO, position=120),
+        hole(3, four, old=three, position=130, after=1),
+    )
+    ends = Ends({ONE: stored(120, "of two"), three: stored(110, "of one")})
+    assert bodies(ends.complete(batch_of(*swap))) == ["of two", "of one", "of two", "of one"]
+    ends = Ends({ONE: stored(120, "of two")}, {four: (b"of one",)}, now=200)
+    batch = ends.complete(batch_of(*swap))
+    assert bodies(batch)[2:] == ["of two", "of one"]
+    assert deleted(batch) == [0, 1, 0, 0]  # nobody can see 3 any more
+
+
+def test_a_row_of_our_own_that_was_read_again_hands_nothing_on_until_then() -> None:
+    ends = Ends(source={TWO: (b"of one",)}, now=200)
+    ends.doubt = Doubt(150, lambda: 0, ends.kept.append)
+    ends.stored = {ONE: stored(100, "of another")}
+    found = bodies(ends.complete(batch_of(hole(0), hole(1, TWO, old=ONE, position=140, after=0))))
+    assert found == ["of another", "of one"]
+    ends.stored = {ONE: stored(100, "of one")}
+    found = bodies(ends.complete(batch_of(hole(0), hole(1, TWO, old=ONE, position=160, after=0))))
+    assert found == ["of one", "of one"]
+
+
 def test_a_tombstone_knows_nothing_and_the_source_is_asked() -> None:
     ends = Ends({ONE: stored(50, "gone", deleted=True)}, {ONE: (b"from the source",)})
     assert bodies(ends.complete(batch_of(hole(0)))) == ["from the source"]

@@ -145,17 +145,11 @@ def complete(
         below = min(hole.version for hole in holes) if plan.shape is Shape.HISTORY else None
         wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity))
         stored = lookup.newest(plan, list(wanted), columns, below)
-    fills: dict[tuple[int, int], Value] = {}
-    left: list[Hole] = []
+    fills, left = _from_destination(holes, stored, doubt)
     counted: Counter[str] = Counter()
     unfit: tuple[Unfit, ...] = ()
-    for hole in holes:
-        values = _from_chain(hole, fills) or _from_stored(hole, stored, doubt)
-        if values is None:
-            left.append(hole)
-            continue
-        counted["unchanged values from the destination"] += len(hole.columns)
-        fills.update(((hole.row, column), values[column]) for column in hole.columns)
+    if fills:
+        counted["unchanged values from the destination"] += len(fills)
     if left:
         if copying:
             raise NotCopiedError("a row that a change left out values of is not copied yet")
@@ -185,23 +179,41 @@ def _unfit_in(plan: Plan, holes: Sequence[Hole], values: Mapping[tuple[int, int]
     return tuple(found.values())
 
 
-def _from_chain(hole: Hole, fills: Mapping[tuple[int, int], Value]) -> Mapping[int, Value] | None:
-    """What an earlier row of the batch, which held the same values, got from the destination."""
-    if hole.after < 0 or (hole.after, hole.columns[0]) not in fills:
-        return None
-    return {column: fills[hole.after, column] for column in hole.columns}
+def _from_destination(
+    holes: Sequence[Hole], stored: Mapping[Identity, Stored], doubt: Doubt
+) -> tuple[dict[tuple[int, int], Value], list[Hole]]:
+    """Values by row and column of what the destination knows, and the holes that are left.
 
-
-def _from_stored(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) -> Mapping[int, Value] | None:
-    """What the destination knows, if it can be trusted.
-
-    After a key change the old key's row knows: what is stored under the new key may be a row that this very batch
-    deletes. A row under the key that is not older than ours says that this is a replay: it is our own, or a newer one.
+    A row under the new key that is not older than ours says that this is a replay: it is our own, or a newer one, which may
+    be another row by then. So nothing is handed on from a newer one, and from our own only what is not in doubt. Otherwise an
+    earlier row of the batch that held the same values knows them, or the old key's row: what is stored under the new key may be
+    a row that this very batch deletes.
     """
-    row = stored.get(hole.identity)
-    if row is not None and not row.deleted and row.version >= hole.version:
-        return _whole(hole, row)
-    row = stored.get(hole.old_identity) if hole.after < 0 else None
+    fills: dict[tuple[int, int], Value] = {}
+    left: list[Hole] = []
+    until: dict[int, int] = {}  # rows that later ones may take values from, if they were committed after this
+    for hole in holes:
+        row = stored.get(hole.identity)
+        values: Mapping[int, Value] | None = None
+        trusted = 0
+        if row is not None and not row.deleted and row.version >= hole.version:
+            values = _whole(hole, row)
+            trusted = doubt.of(hole.identity, row) if row.version == hole.version else NOWHERE_YET
+        elif hole.after < 0:
+            values = _from_old(hole, stored, doubt)
+        elif until.get(hole.after, NOWHERE_YET) < _committed(hole):
+            values = {column: fills[hole.after, column] for column in hole.columns}
+        if values is None:
+            left.append(hole)
+            continue
+        until[hole.row] = trusted
+        fills.update(((hole.row, column), values[column]) for column in hole.columns)
+    return fills, left
+
+
+def _from_old(hole: Hole, stored: Mapping[Identity, Stored], doubt: Doubt) -> Mapping[int, Value] | None:
+    """What the old key's row knows, if it can be trusted."""
+    row = stored.get(hole.old_identity)
     if row is None or row.deleted or row.version >= hole.version:
         return None
     return _whole(hole, row) if _committed(hole) > doubt.of(hole.old_identity, row) else None

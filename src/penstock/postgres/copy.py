@@ -86,7 +86,7 @@ def read_part(
         contextlib.closing(connector.connect(copying=True)) as connection,
     ):
         relation = _locked(connection, part, table, snapshot)
-        _require_columns(connection, part, table, columns)
+        _require_columns(connection, relation, part, table, columns)
         seen(insert_lsn(connection))
         query = (
             sql.SQL("copy (select {} from only {}{}) to stdout")
@@ -128,13 +128,23 @@ def _locked(connection: Connection, part: Part, table: Table, snapshot: str | No
     return relation
 
 
-def _require_columns(connection: Connection, part: Part, table: Table, columns: Sequence[str]) -> None:
-    """Values are read by the plan's codecs: their types must be the plan's."""
-    with connection.cursor(row_factory=namedtuple_row) as cursor:
-        rows: list[Any] = cursor.execute(QUERIES["columns"], {"oids": [part.relation]}).fetchall()
-    found = {row.attname: (row.atttypid, row.atttypmod) for row in rows}
-    wanted = {name: table.column(name).type for name in columns}
-    if any(found.get(name) != (type_.oid, type_.modifier) for name, type_ in wanted.items()):
+def _require_columns(
+    connection: Connection, relation: sql.Identifier, part: Part, table: Table, columns: Sequence[str]
+) -> None:
+    """Values are read by the plan's codecs: their types must be the plan's.
+
+    What a query's columns are is said by today's catalog, whatever the snapshot: one that is older sees the rows of
+    ``pg_attribute`` as they were. A domain is described as the type under it.
+    """
+    query = sql.SQL("select {} from only {} limit 0").format(_listed(columns), relation)
+    try:
+        described = connection.execute(query).pgresult
+    except psycopg.errors.UndefinedColumn:
+        described = None
+    wanted = [(part.relation, table.column(name).type.base) for name in columns]
+    if described is None or [(oid, type_.oid, type_.modifier) for oid, type_ in wanted] != [
+        (described.ftable(place), described.ftype(place), described.fmod(place)) for place in range(len(columns))
+    ]:
         raise ColumnsChangedError(
             f"the columns of {table.full_name} have changed while it is copied",
             hint="The copy goes on when the stream has come to the change.",
