@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.rows import namedtuple_row
 
 from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
