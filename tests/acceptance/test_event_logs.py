@@ -164,7 +164,9 @@ def test_its_definition_changes_while_it_is_copied(served: Case, change: str) ->
         served.wait_until(lambda: 'event="table streaming" table=public.h' in served.log(), "h streams")
         served.wait_for("select count() from h where id = 4000 and v = 1", 1)
     assert served.query("select uniqExact(id) from h final") == [["3001"]]
-    assert served.query("select id, count() from h final where _operation = 'copy' group by id having count() > 1") == []
+    assert (
+        served.query("select id, count() from h final where _operation = 'copy' group by id having count() > 1") == []
+    )
 
 
 @pytest.mark.pg("== 15")

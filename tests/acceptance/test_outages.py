@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_pipe import Case
+from tests.fix_pipe import Case, streaming
 from tests.load import TABLES, load, make_tables
 from tests.servers.clickhouse import ClickHouseServer
 
@@ -86,6 +88,26 @@ def test_clickhouse_freezes_while_rows_stream(mortal: Case) -> None:
         mortal.database.execute("insert into a values (1000000, 0, 'last')")
         mortal.wait_for("select count() from a_current where id = 1000000", 1)
     mortal.assert_equal(*TABLES)
+
+
+@pytest.mark.slow
+def test_the_pipe_is_ended_while_clickhouse_is_frozen(mortal: Case) -> None:
+    mortal.database.execute("create table t (id int primary key)")
+    mortal.define(settings='flush_interval = "50ms"')
+    with mortal.running(expect=1):
+        streaming(mortal)
+        serving(mortal).freeze()
+        mortal.database.execute("insert into t values (1)")
+        mortal.wait_until(lambda: "trying again" in mortal.log() or is_behind(mortal), "a row is on its way")
+    assert re.search(r"error: .* could not be written within .*\n next: Nothing is lost", mortal.log())
+    serving(mortal).thaw()
+    mortal.once()
+    mortal.assert_equal("public.t")
+
+
+def is_behind(case: Case) -> bool:
+    shown = case.penstock("status", str(case.file), "--json")
+    return any(table["lag_bytes"] for table in json.loads(shown.stdout)["tables"])
 
 
 def small_disk(folder: Path, mebibytes: int) -> list[str]:

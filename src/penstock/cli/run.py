@@ -83,13 +83,23 @@ def _stop_on_signals(run: Run) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
             signal.signal(each, lambda *_: os._exit(128 + number))
-        guard = threading.Timer(END_SECONDS - 0.5, os._exit, [FAILED])
+        guard = threading.Timer(END_SECONDS - 0.5, _give_up)
         guard.daemon = True
         guard.start()
         run.stop()
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, first, each)
+
+
+def _give_up() -> None:
+    """From a thread of its own, whatever hangs."""
+    with contextlib.suppress(OSError):
+        os.write(
+            2,
+            f"error: what was read could not be written within {END_SECONDS:.0f} s\n next: Nothing is lost: it is read again at the next start.\n".encode(),
+        )
+    os._exit(FAILED)
 
 
 async def _show(run: Run, *, quiet: bool) -> None:
