@@ -94,11 +94,9 @@ def _stop_on_signals(run: Run) -> None:
 
 def _give_up() -> None:
     """From a thread of its own, whatever hangs."""
+    why = f"error: what was read could not be written within {END_SECONDS:.0f} s"
     with contextlib.suppress(OSError):
-        os.write(
-            2,
-            f"error: what was read could not be written within {END_SECONDS:.0f} s\n next: Nothing is lost: it is read again at the next start.\n".encode(),
-        )
+        os.write(2, f"{why}\n next: Nothing is lost: it is read again at the next start.\n".encode())
     os._exit(FAILED)
 
 
