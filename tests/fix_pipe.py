@@ -278,10 +278,10 @@ def _unescape(text: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of what runs into both kinds of ClickHouse every day only the main job does."""
+    """Of what runs into both kinds of ClickHouse only the main job does so every day; and the demo, and all that is of the embedded one alone."""
     for item in items:
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if chosen.get("case") == "embedded" and item.path.name != "test_main_job.py":
+        if chosen.get("case") == "embedded" and item.name.split("[")[0] != "test_copy_insert_update_delete":
             item.add_marker(pytest.mark.slow)
 
 

@@ -76,7 +76,9 @@ def test_both_sides_are_equal_after_a_live_workload(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGINT", "SIGTERM"]
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=["SIGINT", "SIGTERM"],
 )
 def test_a_signal_ends_it_in_order(scratch: Path, number: signal.Signals) -> None:
     command = [*PENSTOCK, "demo", "--seconds", "0"]

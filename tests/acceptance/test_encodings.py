@@ -77,6 +77,7 @@ def follow(case: Case, connection: psycopg.Connection, keys: list[bytes], decode
     assert case.penstock("check", str(case.file)).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 12")
 def test_latin1(case: Case) -> None:
     with encoded(case, "LATIN1") as connection:
@@ -91,6 +92,7 @@ def test_euc_jp(case: Case) -> None:
         follow(case, connection, [text.encode("euc_jp") for text in texts], [text.encode() for text in texts])
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 18")
 def test_sql_ascii(case: Case) -> None:
     """Bytes that are not UTF-8 arrive in values; a name that holds some refuses its table, and the others go on."""

@@ -254,6 +254,7 @@ def told(case: Case, question: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
 def test_names_that_clash_are_refused_with_the_setting_that_helps(embedded: Case) -> None:
     embedded.database.execute(

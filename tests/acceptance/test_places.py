@@ -66,6 +66,7 @@ def test_rows_that_move(served: Case) -> None:
     served.assert_equal("public.t", "public.u")
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
 def test_rows_that_move_while_they_are_copied_and_killed(served: Case) -> None:
     _killed_at_work(served, seed=1)

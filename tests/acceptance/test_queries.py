@@ -91,6 +91,7 @@ def test_failing_queries(running: Case) -> None:
     still_flows(running)
 
 
+@pytest.mark.slow
 def test_large_queries_and_results(embedded: Case, tmp_path: Path) -> None:
     embedded.database.execute("create table t (id int primary key)")
     embedded.define()

@@ -187,7 +187,7 @@ def test_tables_that_are_named_are_gone(served: Case) -> None:
 
 
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["running", "stopped"])
 def test_resync(case: Case, *, running: bool) -> None:
     """Readers find all rows at any moment; what was wrong is right afterwards."""
     case.database.execute(

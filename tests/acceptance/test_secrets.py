@@ -90,7 +90,7 @@ def test_the_password_stays_secret(secured: Case, how: str) -> None:
     assert leaks(case) == []
 
 
-@pytest.mark.parametrize("how", ["env", "dsn"])
+@pytest.mark.parametrize("how", [pytest.param("env", marks=pytest.mark.slow), "dsn"])
 def test_errors_hold_no_password(secured: Case, how: str) -> None:
     case = secured
     words = source_words(how, case)

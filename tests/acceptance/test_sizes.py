@@ -78,6 +78,7 @@ def peak(pid: int) -> int:
     return int(found[1]) << 10
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 18")
 def test_memory_is_bounded(served: Case) -> None:
     """Ten large rows in one transaction, updates that leave them out, and reading them again from the source."""
@@ -143,6 +144,7 @@ def test_ten_million_rows_in_one_transaction(served: Case) -> None:
     assert [tuple(map(int, row)) for row in ours] == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 12")
 def test_rows_of_1600_columns(embedded: Case) -> None:
     columns = ", ".join(f"c{number} {'int' if number % 8 else 'text'}" for number in range(1599))

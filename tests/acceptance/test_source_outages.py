@@ -214,7 +214,9 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize(
+    "kind", [each if each == "a wrong length" else pytest.param(each, marks=pytest.mark.slow) for each in NONSENSE]
+)
 def test_a_frame_that_is_not_what_the_protocol_says_is_read_again(proxied: tuple[Case, Proxy], kind: str) -> None:
     case, proxy = proxied
     make_tables(case.database)
@@ -230,6 +232,7 @@ def test_a_frame_that_is_not_what_the_protocol_says_is_read_again(proxied: tuple
     assert case.log().count("stream open") == 2
 
 
+@pytest.mark.slow
 def test_a_frame_that_stays_unreadable_ends_the_pipe(proxied: tuple[Case, Proxy]) -> None:
     case, proxy = proxied
     make_tables(case.database)

@@ -112,7 +112,7 @@ ROWS = {"boolean": 2}
 
 
 @pytest.mark.pg_all
-@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("statistics", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_key_ranges_of_every_type(
     database: Database, connection: Connection, connector: Connector, monkeypatch: pytest.MonkeyPatch, statistics: bool
 ) -> None:
