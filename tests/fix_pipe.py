@@ -278,7 +278,7 @@ def _unescape(text: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of what runs into both kinds of ClickHouse only the main job does so every day; and the demo, and all that is of the embedded one alone."""
+    """Of what runs into both kinds of ClickHouse only the main job does so every day."""
     for item in items:
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         if chosen.get("case") == "embedded" and item.name.split("[")[0] != "test_copy_insert_update_delete":
