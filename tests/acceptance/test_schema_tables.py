@@ -166,6 +166,36 @@ def test_names_go_from_table_to_table(served: Case, *, running: bool) -> None:
 
 
 @pytest.mark.pg("== 15")
+def test_a_table_that_is_copied_again_has_another_name(served: Case) -> None:
+    """And another one has its old name by then; a table without a key is renamed while it is copied."""
+    served.database.execute(
+        "create table a (id int primary key, v text)",
+        "create table b (id int primary key, w int)",
+        "insert into a values (1, '7')",
+        "insert into b values (1, 1), (2, 2)",
+    )
+    served.define(settings=QUICK + '\non_type_change = "resync"')
+    served.once()
+    served.database.execute(
+        "alter table a rename to c",
+        "insert into c values (2, '8')",
+        "alter table c alter v type int using v::int",
+        "insert into c values (3, 9)",
+        "alter table b rename to a",
+        "insert into a values (3, 3)",
+        "create table k (n int)",
+        "alter table k replica identity full",
+        "insert into k select i % 10 from generate_series(1, 100) i",
+    )
+    served.once(failpoint="at the seam:1", expect=-9)
+    served.database.execute("alter table k rename to l", "insert into l values (1)")
+    served.once()
+    served.assert_equal("public.a", "public.c", "public.l")
+    tables = served.query("select name from system.tables where database = 'shop' order by 1")
+    assert [name for (name,) in tables] == ["a", "a_current", "c", "c_current", "l", "l_current"]
+
+
+@pytest.mark.pg("== 15")
 def test_tables_that_are_named_are_gone(served: Case) -> None:
     """A pipe that has run goes on with the others, and with none."""
     served.database.execute(*TABLE, "create table u (id int primary key)")

@@ -53,6 +53,7 @@ class Changes:
         self._settling: dict[int, Lsn] = {}  # tables that are to be copied anew, once the stream is there
         self._changed: dict[int, Lsn] = {}  # seen in the catalog before the stream brought it
         self._gone: dict[int, Lsn] = {}
+        self._unseen: set[int] = set()  # may have another name, which the next look at the catalog tells
         self._asked: list[tuple[Lane, str]] = []
 
     def attach(self, stream: Decoding) -> None:
@@ -86,15 +87,11 @@ class Changes:
         old = lane.ahead
         if settled:
             lane.looked = definition(new)
-        plan = self._means.compiled(lane, new)
-        new, target = await self._named(lane, new)
-        if definition(new) == definition(old.table) and target == old.target:
-            return True
-        plan = replace(with_types_of(old, plan), table=new, target=target)
-        keep_lost = self._means.pipe.settings.on_truncate == "ignore"
-        if plan.at_seam and lane.record.state.uncopied:
+        plan = with_types_of(old, self._means.compiled(lane, new))
+        if plan.at_seam and lane.record.state.uncopied and definition(_called(old.table, new)) != definition(old.table):
             await self.again(lane, "its definition has changed while it was copied")
             return False
+        keep_lost = self._means.pipe.settings.on_truncate == "ignore"
         todo = change(old, plan, truncated_by=lane.truncated_by, ignore_lost=keep_lost)
         if todo.refused and self._means.pipe.settings.on_type_change == "fail":
             raise refused(new, todo.refused)
@@ -107,6 +104,10 @@ class Changes:
             return False
         if defaults is None:  # the rows of a history, or of no table at all, stay as they were
             todo, defaults = replace(todo, reread=plan.shape is Shape.CURRENT), {}
+        new, target = await self._named(lane, new)
+        if definition(new) == definition(old.table) and target == old.target:
+            return True
+        plan = replace(plan, table=new, target=target)
         self._stream.take(lane)
         lane.ahead, lane.since, lane.announced, lane.truncated_by = plan, version, True, frozenset()
         self._stream.rebind(lane)
@@ -122,10 +123,14 @@ class Changes:
         if new.full_name == old.full_name or wanted == lane.target:
             lane.wants = ""
             return new, lane.ahead.target
+        if lane.ahead.at_seam and lane.record.state.uncopied:  # a step would end its copy: it moves when it is copied
+            lane.looked = None
+            self._unseen.add(old.oid)
+            return _called(old, new), lane.ahead.target
         lane.target = await retry.for_ever(lambda: self._naming.new_target(lane, wanted), self._means.stop, lane.report)
         if lane.wants:
             lane.looked = None
-            new = replace(new, schema=old.schema, name=old.name)
+            new = _called(old, new)
         return new, lane.ahead.target if lane.record.building else lane.target
 
     async def _defaults(self, lane: Lane, plan: Plan, todo: Change) -> dict[str, str] | None:
@@ -196,6 +201,8 @@ class Changes:
         for oid, lane in self._lanes.items():
             if lane.record.state is State.FAILED or lane.skipping:
                 continue
+            if self._means.epochs.version(sight.position) >= lane.horizon:
+                self._unseen.discard(oid)
             known, now = (lane.looked, definition(lane.ahead.table)), sight.tables.get(oid)
             is_other = now is not None and definition(now) not in known
             if now is None or (oid in sight.unpublished and not (is_other and now.partitioned and self._owned)):
@@ -217,7 +224,8 @@ class Changes:
         waits = any(
             lane.wants and not (lane.stuck or lane.record.state is State.FAILED) for lane in self._lanes.values()
         )
-        return not (waits or self._settling or self._changed or self._gone or self._asked)
+        unseen = any(self._lanes[oid].record.state is not State.FAILED for oid in self._unseen & self._lanes.keys())
+        return not (waits or unseen or self._settling or self._changed or self._gone or self._asked)
 
     async def between(self, saved: Lsn) -> None:
         """Do what the stream has come to. To be called when no item is left."""
@@ -231,6 +239,7 @@ class Changes:
         for lane in self._due(self._changed):
             await self._caught(lane)
         for lane in self._due(self._settling):
+            self._unseen.add(lane.ahead.table.oid)  # it goes on under the name that it had
             if not await self._renewal.settle(lane):
                 self._gone[lane.ahead.table.oid] = self._stream.position
         for lane in self._lanes.values():
@@ -259,6 +268,11 @@ class Changes:
             self._stream.unbind(lane)
             self._stream.take(lane)
             lane.submit(failing(error, self._stream.position))
+
+
+def _called(old: Table, new: Table) -> Table:
+    """The new version under the old name."""
+    return replace(new, schema=old.schema, name=old.name)
 
 
 def _words(todo: Change) -> dict[str, str]:
