@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.findings import check, mend, named, names, one, pipe_of, statements
+from tests.fix_postgres import until
 from tests.servers.postgres import PostgresServer
 
 from penstock.finding import Severity
@@ -60,6 +61,7 @@ def test_settings_of_the_server(postgres: PostgresServer, monkeypatch: pytest.Mo
                 admin.execute(statement)
             admin.execute("select pg_reload_conf()")
             assert "not restarted since" in one(pipe, "wal_level").problem
+            assert one(pipe, "wal_senders").severity is Severity.WARNING  # the only one is free now
         assert "After that restart the server." in found["wal_level"].fix.advice
         server.restart()
         assert check(pipe) == []
@@ -121,7 +123,14 @@ def test_slots(database: Database, connection: Connection, connector: Connector)
     (found,) = check(pipe)
     assert (found.severity, found.subject) == (Severity.BLOCKING, name)
     assert "test_decoding" in found.problem
+    assert "source.slot" in found.fix.advice
+    assert check(pipe_of(database.dsn, slot=f"{name}_2")) == []
     slot.drop_slot(connection, name)
+    with database.connect() as holder:
+        holder.execute("select pg_create_logical_replication_slot(%s, 'pgoutput', true)", (name,))
+        (found,) = check(pipe)
+        assert (found.severity, "temporary" in found.problem) == (Severity.BLOCKING, True)
+        assert check(pipe_of(database.dsn, slot=f"{name}_2")) == []
     slot.create_slot(connection, name, report=print)
     assert check(pipe) == []
     with contextlib.closing(connector.replication({})) as holder:
@@ -135,14 +144,24 @@ def test_slots(database: Database, connection: Connection, connector: Connector)
 
 @pytest.mark.pg(">= 13")
 def test_a_slot_that_has_lost_its_wal(postgres: PostgresServer) -> None:
-    with PostgresServer(postgres.version, {"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB"}) as server:
+    keep = "alter system set max_slot_wal_keep_size = '1MB'"
+    with PostgresServer(postgres.version) as server:
         pipe = pipe_of(server.dsn(), slot="mine")
         with server.connect() as admin:
             admin.execute("create table t (id int primary key)")
             admin.execute("select pg_create_logical_replication_slot('mine', 'pgoutput')")
+            admin.execute(keep)
+            admin.execute("select pg_reload_conf()")
             while not named(pipe, "slot"):
                 admin.execute("select pg_logical_emit_message(false, '', repeat('x', 8000000)), pg_switch_wal()")
-            assert named(pipe, "slot")[0].severity in (Severity.WARNING, Severity.BLOCKING)
+            found = one(pipe, "slot")
+            assert (found.severity, "about to lose" in found.problem) == (Severity.WARNING, True)
+            for statement in statements([found]):
+                admin.execute(statement)
+            until(lambda: named(pipe, "slot") == [])
+            admin.execute(keep)
+            admin.execute("select pg_reload_conf()")
+            until(lambda: named(pipe, "slot"))
             admin.execute("checkpoint")
             found = one(pipe, "slot")
             assert found.severity is Severity.BLOCKING
@@ -213,6 +232,11 @@ def test_connections_of_a_role(database: Database, role: Callable[..., str]) -> 
     assert (found["connections"].subject, found["connections"].severity) == (name, Severity.BLOCKING)
     mend(database, found["connections"])
     assert check(pipe) == []
+    database.execute(f"alter database {database.name} connection limit 5")
+    (limited,) = check(pipe)
+    assert (limited.check, limited.subject, limited.severity) == ("connections", database.name, Severity.WARNING)
+    mend(database, limited)
+    assert check(pipe) == []
 
 
 def test_a_session_limit_that_is_switched_off(database: Database, role: Callable[..., str]) -> None:
@@ -229,6 +253,8 @@ def test_clocks_that_differ(database: Database, monkeypatch: pytest.MonkeyPatch)
     (found,) = check(pipe_of(database.dsn))
     assert (found.check, found.severity) == ("clock", Severity.WARNING)
     assert "by 1 h 00 min" in found.problem
+    monkeypatch.undo()
+    assert check(pipe_of(database.dsn)) == []
 
 
 def test_an_encoding_without_a_meaning(database: Database) -> None:
@@ -265,6 +291,8 @@ def test_a_pooler_is_recognised(database: Database, proxy_to: Callable[[int], Pr
     proxy.change = lambda piece: _other_pid(piece, piece.index(head) + len(head)) if head in piece else piece
     (found,) = check(pipe)
     assert (found.check, found.severity) == ("pooler", Severity.BLOCKING)
+    assert "host and port of PostgreSQL itself" in found.fix.advice
+    assert check(pipe_of(database.dsn)) == []
 
 
 def test_a_way_that_replication_does_not_get_through(database: Database, proxy_to: Callable[[int], Proxy]) -> None:
@@ -276,8 +304,11 @@ def test_a_way_that_replication_does_not_get_through(database: Database, proxy_t
         return piece
 
     proxy.change = refuse_the_next
-    (found,) = check(pipe_of(database.server.dsn(database.name, port=proxy.port)))
+    pipe = pipe_of(database.server.dsn(database.name, port=proxy.port))
+    (found,) = check(pipe)
     assert (found.check, found.severity) == ("replication_connection", Severity.BLOCKING)
+    proxy.refuse, proxy.change = False, bytes
+    assert check(pipe) == []
 
 
 def _other_pid(piece: bytes, at: int) -> bytes:

@@ -20,6 +20,7 @@ from penstock.postgres import providers
 if TYPE_CHECKING:
     from tests.fix_postgres import Database
 
+    from penstock.finding import Finding
     from penstock.postgres.connection import Connection
 
 AURORA = "create function public.aurora_version() returns text language sql as $$ select '16.1' $$"
@@ -28,6 +29,12 @@ RDS = "abc123.eu-west-1.rds.amazonaws.com"
 
 def dsn(database: Database, host: str, **parameters: object) -> str:
     return database.server.dsn(database.name, host=host, hostaddr="127.0.0.1", **parameters)
+
+
+def host_in(found: Finding) -> str:
+    """The host that a fix names."""
+    (host,) = re.findall(r"name (\S+)\.$", found.fix.advice)
+    return str(host)
 
 
 def test_a_plain_server_is_generic(connection: Connection) -> None:
@@ -89,20 +96,24 @@ def test_endpoints(database: Database) -> None:
     assert recognised.problem == "known by function aurora_version"
     reader = one(pipe_of(dsn(database, f"shop.cluster-ro-{RDS}")), "endpoint")
     assert reader.severity is Severity.BLOCKING
-    assert writer in reader.fix.advice
+    assert host_in(reader) == writer
     instance = one(pipe_of(dsn(database, f"shop-1.{RDS}")), "endpoint")
     assert instance.severity is Severity.WARNING
+    assert ".cluster-" in instance.fix.advice
     proxy = one(pipe_of(dsn(database, f"shop.proxy-{RDS}")), "pooler")
     assert "RDS Proxy" in proxy.fix.advice
+    assert named(pipe_of(dsn(database, host_in(reader))), "endpoint", "pooler") == []
 
 
 @pytest.mark.pg("18")
 def test_poolers_by_host(database: Database) -> None:
     database.execute("create table t (id int primary key)")
     neon = one(pipe_of(dsn(database, "ep-a-1-pooler.us-east-2.aws.neon.tech")), "pooler")
-    assert "ep-a-1.us-east-2.aws.neon.tech" in neon.fix.advice
+    assert host_in(neon) == "ep-a-1.us-east-2.aws.neon.tech"
     supabase = one(pipe_of(dsn(database, "aws-0-eu-west-1.pooler.supabase.com")), "pooler")
     assert "db.PROJECT.supabase.co" in supabase.fix.advice
+    for direct in (host_in(neon), "db.abcdefghij.supabase.co"):
+        assert named(pipe_of(dsn(database, direct)), "pooler") == []
 
 
 @pytest.mark.pg("18")

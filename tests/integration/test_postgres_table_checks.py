@@ -60,6 +60,11 @@ def test_tables_of_another_owner(database: Database, role: Callable[..., str]) -
     assert check(pipe) == []
     database.execute(f"alter table t owner to {name}")
     assert check(pipe) == []
+    database.execute(f"revoke create on database {database.name} from {name}")
+    (found,) = check(pipe)
+    assert (found.check, "may not create a publication" in found.problem) == ("publication", True)
+    mend(database, found)
+    assert check(pipe) == []
 
 
 def test_row_level_security(database: Database, role: Callable[..., str]) -> None:
@@ -76,6 +81,10 @@ def test_row_level_security(database: Database, role: Callable[..., str]) -> Non
     pipe = pipe_of(database.server.dsn(database.name, user=name), tables, publication="given")
     (found,) = check(pipe)
     assert (found.check, found.subject, found.severity) == ("row_security", "public.t, public.u", Severity.BLOCKING)
+    azure = one(pipe_of(pipe.source.dsn, tables, publication="given", provider="azure"), "row_security")
+    assert bool(azure.fix.sql) is (database.server.version >= 16)
+    assert "tables.exclude" in azure.fix.advice
+    assert check(pipe_of(pipe.source.dsn, {**tables, "exclude": ["public.[tu]"]}, publication="given")) == []
     mend(database, found)
     assert check(pipe) == []
 
@@ -101,6 +110,9 @@ def test_keys(database: Database) -> None:
     }
     mend(database, *[finding for finding in found if finding.severity is not Severity.INFO])
     assert {finding.severity for finding in check(pipe)} == {Severity.INFO}
+    assert "Add a primary key" in one(pipe_of(database.dsn, {"include": ["public.whole"]}), "replica_identity").fix.advice
+    database.execute("alter table whole add primary key (id)")
+    assert check(pipe_of(database.dsn, {"include": ["public.whole"]})) == []
 
 
 def test_partitions_that_disagree(database: Database) -> None:
@@ -140,7 +152,9 @@ def test_what_is_left_out(database: Database) -> None:
     assert "partition of public.r" in found["left_out", "other.f"].problem
     assert found["columns_left_out", "public.g"].severity is Severity.INFO
     mend(database, found["left_out", "public.u"])
-    assert [finding.subject for finding in named(pipe_of(database.dsn), "left_out")] == ["other.f"]
+    foreign = one(pipe_of(database.dsn), "left_out")
+    assert (foreign.subject, foreign.fix.advice) == ("other.f", "Leave it out: tables.exclude.")
+    assert named(pipe_of(database.dsn, {"exclude": ["public.r"]}), "left_out") == []
 
 
 def test_what_a_copy_meets(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def left_out(asked: Question) -> Iterator[Finding]:
                 f"{schema}.{name}",
                 said(_KINDS[kind, bool(root)], root=root),
                 said("Its changes are in no stream."),
-                Fix(sql=(logged,)) if kind == "unlogged" else Fix(advice=said("Or leave it out: tables.exclude.")),
+                Fix(sql=(logged,)) if kind == "unlogged" else Fix(advice=said("Leave it out: tables.exclude.")),
             )
 
 
