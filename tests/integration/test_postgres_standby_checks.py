@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import sql
 from tests.findings import check, named, one, pipe_of, statements
 from tests.fix_postgres import Database, until
 from tests.scripts import ROOT
 
 from penstock.config import Source
+from penstock.errors import ConfigError
 from penstock.finding import Severity
-from penstock.postgres import slot, standby_checks
+from penstock.postgres import standby_checks
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
@@ -44,7 +47,11 @@ def both(cluster: Cluster, **source: str) -> Pipe:
 
 
 def mend(server: PostgresServer, *found: Finding) -> None:
-    Database(server, "postgres").execute(*statements(found))
+    """Run the fixes as psql would, which runs what the query before ``\\gexec`` gives."""
+    database = Database(server, "postgres")
+    for statement in statements(found):
+        query, sign, _ = statement.partition(" \\gexec")
+        database.execute(*(row[0] for row in database.fetch(query)) if sign else (query,))
 
 
 def is_followed(cluster: Cluster) -> bool:
@@ -70,22 +77,51 @@ def test_before_17_only_an_extension_keeps_the_slot(cluster: Cluster) -> None:
 @pytest.mark.pg("== 17")
 def test_what_17_needs_on_both_servers(cluster: Cluster) -> None:
     (standby,) = cluster.standbys
-    for name in ("hot_standby_feedback", "sync_replication_slots", "primary_slot_name"):
+    follows = cluster.primary.dsn().replace("dbname=postgres", "")
+    Database(standby, "postgres").execute(sql.SQL("alter system set primary_conninfo = {}").format(follows).as_string())
+    for name in ("hot_standby_feedback", "sync_replication_slots", "primary_slot_name", "primary_conninfo"):
         del standby.settings[name]
     cluster.let_wait_for("")
-    standby.restart(primary_conninfo=cluster.primary.dsn().replace("dbname=postgres", ""))
+    standby.restart()
+    until(lambda: cluster.database.fetch("select count(*) from pg_stat_replication") == [(1,)])
     pipe = both(cluster)
     found = {each.check: each for each in named(pipe, *CHECKS)}
     assert set(found) == {"synchronized_standby_slots", *CHECKS[4:]}
     assert {each.subject for each in found.values()} == {"synchronized_standby_slots", f"127.0.0.1:{standby.port}"}
     assert "primary_slot_name" in found["synchronized_standby_slots"].fix.advice  # it follows without one
-    mend(standby, *(found[each] for each in ("hot_standby_feedback", "sync_replication_slots")))
-    standby.restart(primary_conninfo=cluster.primary.dsn(), primary_slot_name="standby_1")
+    (make,) = re.findall(r"SELECT .*;", found["primary_slot_name"].fix.advice)
+    cluster.database.execute("select pg_drop_replication_slot('standby_1')", make)
+    mend(standby, *(found[each] for each in CHECKS[4:]))
     until(lambda: is_followed(cluster))
     (last,) = named(pipe, *CHECKS)
     assert "standby_1" in last.problem
     mend(cluster.primary, last)
     assert named(pipe, *CHECKS) == []
+
+
+@pytest.mark.pg("== 17")
+def test_standbys_that_are_named(cluster: Cluster) -> None:
+    """A DSN of the primary alone does not lead to them."""
+    (standby,) = cluster.standbys
+    until(lambda: is_followed(cluster))
+    pipe = pipe_of(cluster.database.dsn)
+    words = f"host=127.0.0.1 port={standby.port}"
+    unasked = one(pipe, "standby")
+    assert (unasked.severity, "none was asked" in unasked.problem) == (Severity.INFO, True)
+    assert unasked.fix.cli == ("penstock check PIPE.toml --standby host=STANDBY",)
+    assert check(pipe, words) == []
+    Database(standby, "postgres").execute("alter system set sync_replication_slots = off", "select pg_reload_conf()")
+    del standby.settings["sync_replication_slots"]
+    standby.restart()
+    (found,) = check(pipe, words)
+    assert (found.check, found.subject) == ("sync_replication_slots", f"127.0.0.1:{standby.port}")
+    mend(standby, found)
+    assert check(pipe, words) == []
+    (other,) = check(pipe, words, f"host=127.0.0.1 port={cluster.primary.port}")
+    assert (other.check, other.severity, other.problem) == ("standby", Severity.WARNING, "it is no standby")
+    for wrong in ("port=1", "host=x password=y", "what"):
+        with pytest.raises(ConfigError, match="--standby"):
+            check(pipe, wrong)
 
 
 @pytest.mark.pg("== 17")
@@ -120,8 +156,10 @@ def test_the_standbys_copy_of_the_slot(cluster: Cluster) -> None:
     cluster.database.execute(f"select pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")
     problems = {each.problem for each in named(both(cluster, slot=SLOT), *CHECKS)}
     assert problems == {"the slot was made without failover: no standby keeps it", "it has no copy of the slot yet"}
+    (without,) = named(both(cluster, slot=SLOT), "failover")
+    *_, statement = shlex.split(without.fix.cli[0])
     with contextlib.closing(Connector(Source(dsn=cluster.database.dsn), "t").replication({})) as replication:
-        slot.let_fail_over(replication, SLOT)  # what the fix says
+        replication.execute(statement.encode())
     standby.restart()  # it looks at once
 
     def is_ready() -> bool:

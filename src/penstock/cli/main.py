@@ -82,7 +82,17 @@ def run(
 
 
 @app.command()
-def check(file: PipeFile, json_wanted: AsJson = False, lang: Language = "") -> None:
+def check(
+    file: PipeFile,
+    standbys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--standby", metavar="DSN", help="A standby to ask whether it would keep the slot: host=… port=…; repeatable."
+        ),
+    ] = None,
+    json_wanted: AsJson = False,
+    lang: Language = "",
+) -> None:
     """Ask every question of both ends, and print what is the matter, why it matters, and how to mend it.
 
     Nothing is changed. The fixes are those of the source's provider: statements, the way through its console, command lines, Terraform.
@@ -97,7 +107,7 @@ def check(file: PipeFile, json_wanted: AsJson = False, lang: Language = "") -> N
     with errors_told(as_json=json_wanted):
         speak(lang)
         pipe = load(file)
-        findings = check_both(pipe, home())
+        findings = check_both(pipe, home(), standbys or ())
         show(findings, as_json=json_wanted)
         if any(finding.severity.value == "blocking" for finding in findings):
             raise typer.Exit(BLOCKED)

@@ -25,6 +25,7 @@ from penstock.postgres import providers
 from penstock.postgres.connection import Connector
 from penstock.postgres.providers import advice
 from penstock.postgres.server_checks import refused
+from penstock.postgres.standby_checks import standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,14 +37,16 @@ if TYPE_CHECKING:
 _NAMES = "select name from system.tables where database = {database:String}"
 
 
-def check(pipe: Pipe, folder: Path) -> list[Finding]:
+def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Finding]:
     """The findings, the blocking ones first; both ends are asked at the same time. ``folder`` is PENSTOCK_HOME.
 
-    An end that cannot be reached is a finding of its own. Raises ConfigError where the definition does not fit the source's tables.
+    ``standbys`` are DSNs of servers that are asked for what a failover to them takes. An end that cannot be reached is a finding
+    of its own. Raises ConfigError where targets clash.
     """
     refuse_not_yet(pipe)
+    named = [standby(pipe, each) for each in standbys]
     with tempfile.TemporaryDirectory(prefix="penstock-check-") as scratch, ThreadPoolExecutor(2, "check") as pool:
-        source = pool.submit(copy_context().run, _source, pipe)
+        source = pool.submit(copy_context().run, _source, pipe, named)
         destination = pool.submit(
             copy_context().run, _destination, pipe, folder, Path(scratch), lambda: source.result()[1]
         )
@@ -51,7 +54,7 @@ def check(pipe: Pipe, folder: Path) -> list[Finding]:
     return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
 
 
-def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
+def _source(pipe: Pipe, standbys: Sequence[tuple[str, str]]) -> tuple[list[Finding], list[Table]]:
     """What is found, and the tables as far as they could be read."""
     tables: list[Table] = []
     connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
@@ -60,7 +63,7 @@ def _source(pipe: Pipe) -> tuple[list[Finding], list[Table]]:
             tables, wrong = read_tables(pipe, connection)
             if wrong:
                 raise wrong[0]
-            return source_checks.check(connection, pipe, tables), tables
+            return source_checks.check(connection, pipe, tables, standbys), tables
     except SourceError as error:
         return [_unreachable(connector, error)], tables
 

@@ -51,9 +51,11 @@ _OF_A_STREAM = {
 """What does not concern a pipe that copies once."""
 
 
-def check(connection: Connection, pipe: Pipe, tables: Sequence[Table]) -> list[Finding]:
+def check(
+    connection: Connection, pipe: Pipe, tables: Sequence[Table], standbys: Sequence[tuple[str, str]] = ()
+) -> list[Finding]:
     """Every question, in the order of CHECKS. Raises what a connection raises."""
-    asked = Question.of(connection, pipe, tables)
+    asked = Question.of(connection, pipe, tables, standbys)
     left_out = _OF_A_STREAM if pipe.pipe.mode == "snapshot" else set()
     return [finding for question in CHECKS if question not in left_out for finding in _findings(question, asked)]
 

@@ -59,9 +59,12 @@ class Question:
     recognised: Recognised
     asked_at: float  # time.monotonic() of the server's row
     skew_seconds: float  # by how much the server's clock is ahead of ours, at least
+    standbys: Sequence[tuple[str, str]] = ()  # that were named to be asked too: for people, and as DSNs
 
     @classmethod
-    def of(cls, connection: Connection, pipe: Pipe, tables: Sequence[Table]) -> Question:
+    def of(
+        cls, connection: Connection, pipe: Pipe, tables: Sequence[Table], standbys: Sequence[tuple[str, str]] = ()
+    ) -> Question:
         """Ask for what every check needs."""
         oids = [oid for table in tables for oid in (table.oid, *(leaf.oid for leaf in table.leaves))]
         chosen = providers.named(pipe.source.provider)
@@ -84,6 +87,7 @@ class Question:
             recognised=recognised,
             asked_at=time.monotonic(),
             skew_seconds=server.clock - min(max(server.clock, before), after),
+            standbys=standbys,
         )
 
     @property

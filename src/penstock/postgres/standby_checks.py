@@ -1,21 +1,23 @@
 """What is asked about a failover: whether the slot is there when a standby is promoted; part of ``checks.CHECKS``.
 
 A provider whose storage outlives the server keeps the slots with it. Elsewhere PostgreSQL does it from 17 on: the standby copies the slot,
-and the stream sends nothing that the standby does not have yet. Each half has settings of its own, on both servers. Where the
-DSN names several hosts, the standbys among them are asked too.
+and the stream sends nothing that the standby does not have yet. Each half has settings of its own, on both servers. The standbys
+among the hosts of the DSN are asked too, and those that ``penstock check --standby`` names.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import conninfo
 
-from penstock.errors import SourceError
+from penstock.errors import ConfigError, SourceError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import N_, said
+from penstock.postgres import hosts
 from penstock.postgres.connection import Connector
 from penstock.postgres.question import fetch, listed
 from penstock.postgres.slot import slot_state
@@ -23,6 +25,7 @@ from penstock.postgres.slot import slot_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from penstock.config import Pipe
     from penstock.postgres.question import Question
 
 KEPT_SINCE = 17
@@ -43,6 +46,7 @@ def standbys(asked: Question) -> Iterator[Finding]:
     else:
         yield from _slot_is_kept(asked)
         yield from _awaited(asked, found)
+        yield from _unasked(asked, found)
 
 
 def _before_17(asked: Question, found: Any) -> Iterator[Finding]:
@@ -101,6 +105,20 @@ def _awaited(asked: Question, found: Any) -> Iterator[Finding]:
     )
 
 
+def _unasked(asked: Question, found: Any) -> Iterator[Finding]:
+    """Half of what it takes is at the standby, and its address is known to people only. Providers let nobody in there."""
+    if asked.provider.name == "generic" and not any(_others(asked)):
+        yield Finding(
+            "standby",
+            Severity.INFO,
+            asked.pipe.slot,
+            said(
+                "standbys follow this server ({count}), and none was asked whether it keeps the slot", count=found.senders
+            ),
+            fix=Fix(cli=("penstock check PIPE.toml --standby host=STANDBY",)),
+        )
+
+
 def as_source(asked: Question) -> Iterator[Finding]:
     """What a standby needs that a pipe reads from."""
     if not (asked.server.in_recovery and asked.pipe.source.standby):
@@ -134,11 +152,11 @@ def as_source(asked: Question) -> Iterator[Finding]:
                 host,
                 said(need.problem),
                 said("The primary may remove rows that the slot needs, and the slot is lost then."),
-                asked.set(need.setting, need.value, restarts=False),
+                need.fix(asked),
             )
 
 
-# The other hosts of the DSN
+# The standbys themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,15 @@ class _Need:
     value: str
     fits: Callable[[Any], bool]
     problem: str
+    advice: str = ""
+    sql: str = ""  # where ALTER SYSTEM alone does not do it
+
+    def fix(self, asked: Question) -> Fix:
+        """What mends it at the standby."""
+        fix = asked.set(self.setting, self.value, restarts=False)
+        if self.sql and fix.sql:
+            fix = replace(fix, sql=(self.sql, *fix.sql[1:]))
+        return (Fix(advice=said(self.advice)) if self.advice else Fix()) + fix
 
 
 _NEEDS = (
@@ -164,18 +191,25 @@ _NEEDS = (
         lambda row: row.feedback == "on",
         N_("it does not tell the primary which rows it needs"),
     ),
-    _Need("primary_slot_name", "PHYSICAL-SLOT", lambda row: bool(row.slot), N_("it follows without a physical slot")),
+    _Need(
+        "primary_slot_name",
+        "standby_1",
+        lambda row: bool(row.slot),
+        N_("it follows without a physical slot"),
+        N_("First on the primary: SELECT pg_create_physical_replication_slot('standby_1');"),
+    ),
     _Need(
         "primary_conninfo",
         "… dbname=postgres",
         lambda row: row.names_database is not False,
         N_("primary_conninfo names no database, which the copying of slots connects to"),
+        sql="SELECT format('ALTER SYSTEM SET primary_conninfo = %L', current_setting('primary_conninfo') || ' dbname=postgres') \\gexec",
     ),
 )
 
 
 def other_hosts(asked: Question) -> Iterator[Finding]:
-    """Whether the standbys that the DSN names have a copy of the slot that is ready."""
+    """Whether the standbys have a copy of the slot that is ready."""
     if asked.server.in_recovery or asked.provider.keeps_slots or asked.major < KEPT_SINCE:
         return
     made = slot_state(asked.connection, asked.pipe.slot) is not None
@@ -190,19 +224,42 @@ def other_hosts(asked: Question) -> Iterator[Finding]:
             continue
         if row.in_recovery:
             yield from _standby(asked, host, row, made=made)
+        elif (host, dsn) in asked.standbys:
+            advice = said("Give the address of the standby itself: --standby {words}", words="host=STANDBY")
+            yield Finding("standby", Severity.WARNING, host, said("it is no standby"), fix=Fix(advice=advice))
+
+
+def standby(pipe: Pipe, given: str) -> tuple[str, str]:
+    """A standby that is named to be asked, for people and as a DSN; what is not said is as in the pipe. Raises ConfigError."""
+    hosts.require_plain(given, "--standby")
+    try:
+        known, theirs = conninfo.conninfo_to_dict(pipe.source.dsn), conninfo.conninfo_to_dict(given)
+    except psycopg.Error:
+        theirs = {}
+    if not (theirs.get("host") or theirs.get("hostaddr")) or theirs.get("password"):
+        raise ConfigError(
+            "--standby gives a password, which others would see; it is the pipe's"
+            if theirs.get("password")
+            else "--standby names no host",
+            hint="Write --standby host=db2.example.com, with port=… where that is another; the rest is taken from the pipe.",
+        )
+    alone = {**known, "host": None, "hostaddr": None, "port": None, **theirs, "target_session_attrs": "any"}
+    host = theirs.get("host") or theirs.get("hostaddr")
+    return f"{host}:{theirs.get('port') or hosts.DEFAULT_PORT}", conninfo.make_conninfo("", **alone)
 
 
 def _others(asked: Question) -> Iterator[tuple[str, str]]:
-    """The hosts of the DSN that the connection did not go to, each with a DSN of its own."""
+    """The hosts of the DSN that the connection did not go to, and those that were named; each with a DSN of its own."""
     given = conninfo.conninfo_to_dict(asked.pipe.source.dsn)
-    hosts = str(given.get("host") or "").split(",")
+    names = str(given.get("host") or "").split(",")
     ports = str(given.get("port") or "").split(",")
     info = asked.connection.info
-    for place, host in enumerate(hosts if len(hosts) > 1 else ()):
-        port = ports[place] if len(ports) == len(hosts) else ports[0]
-        if (host, int(port or 5432)) != (info.host, info.port):
+    for place, host in enumerate(names if len(names) > 1 else ()):
+        port = ports[place] if len(ports) == len(names) else ports[0]
+        if (host, int(port or hosts.DEFAULT_PORT)) != (info.host, info.port):
             alone = {**given, "host": host, "port": port or None, "target_session_attrs": "any", "hostaddr": None}
-            yield f"{host}:{port or 5432}", conninfo.make_conninfo("", **alone)
+            yield f"{host}:{port or hosts.DEFAULT_PORT}", conninfo.make_conninfo("", **alone)
+    yield from asked.standbys
 
 
 def _standby(asked: Question, host: str, row: Any, *, made: bool) -> Iterator[Finding]:
@@ -214,7 +271,7 @@ def _standby(asked: Question, host: str, row: Any, *, made: bool) -> Iterator[Fi
             host,
             said(need.problem),
             said("When this standby is promoted, the slot is gone.") + " " + said(_COST),
-            asked.set(need.setting, need.value, restarts=False),
+            need.fix(asked),
         )
     if made and not lacking and (problem := _not_ready(row.copy)):
         yield Finding(
