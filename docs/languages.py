@@ -1,6 +1,6 @@
 """Keeps the catalogues of src/penstock/locale/ and the translated guides of docs/ in step with what they translate.
 
-``python docs/languages.py`` takes what ``said`` and ``N_`` are given into each penstock.po, keeps the translations that are there, and
+``python docs/languages.py`` takes what ``said``, ``phrase`` and ``N_`` are given into each penstock.po, keeps the translations that are there, and
 compiles them. What is new has an empty translation afterwards: fill it in and run this again. It also lists the guides that are stale.
 
 ``python docs/languages.py docs/ko/setup.md …`` notes in these pages that they say what the English ones say now.
@@ -29,7 +29,7 @@ MADE_FROM = re.compile(r"<!-- Made from \.\./(\w+)\.md as of (\w+)\. -->\n")
 SOURCE = DOCS.parent / "src" / "penstock"
 LOCALE = SOURCE / "locale"
 LANGUAGES = ("ko", "ja", "zh")
-KEYWORDS = {"said": None, "N_": None}
+KEYWORDS = {"said": None, "phrase": None, "N_": None}
 HEADER = "# Kept in step with the code by docs/languages.py: change the translations here, the texts there."
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)  # so that nothing changes when nothing has changed
 

@@ -1,7 +1,10 @@
-"""Findings and guides in the reader's language: gettext catalogues in ``locale/``, made with Babel (docs/languages.py).
+"""Findings, errors and guides in the reader's language: gettext catalogues in ``locale/``, made with Babel (docs/languages.py).
 
 Every text of a finding goes through ``said``. Its template is a literal at the call, or one in a table of facts that is
 marked with ``N_``: that is how Babel finds what is to be translated. Names, statements and numbers are never translated.
+
+An error does not know who will read it: the log and the state store have it in English, the operator in his language. It is
+made of a ``phrase``, which is English, and ``spoken`` where it is shown.
 """
 
 from __future__ import annotations
@@ -42,7 +45,36 @@ def choose(language: str) -> None:
 
 def said(template: str, /, **values: object) -> str:
     """The template in the chosen language, filled in. One without a translation stays English."""
-    return in_language(template).format(**values)
+    return in_language(template).format(**{name: _spoken(value) for name, value in values.items()})
+
+
+class Phrase(str):
+    """An English text that remembers what it was made of. Any operation on it gives a plain text."""
+
+    template: str
+    values: dict[str, object]
+
+
+def phrase(template: str, /, **values: object) -> Phrase:
+    """The template in English, filled in, for ``spoken`` to say it in another language."""
+    made = Phrase(template.format(**values))
+    made.template, made.values = template, values
+    return made
+
+
+def joined(*texts: str, between: str = " ") -> Phrase:
+    """Several as one; empty ones are left out."""
+    values = {f"text{place}": text for place, text in enumerate(texts) if text}
+    return phrase(between.join(f"{{{name}}}" for name in values), **values)
+
+
+def spoken(text: str) -> str:
+    """A phrase in the chosen language; any other text as it is."""
+    return said(text.template, **text.values) if isinstance(text, Phrase) else text
+
+
+def _spoken(value: object) -> object:
+    return spoken(value) if isinstance(value, str) else value
 
 
 def in_language(template: str) -> str:

@@ -97,6 +97,34 @@ def test_an_end_that_does_not_answer_hides_nothing_of_the_other(
     assert (only.check, only.subject) == ("provider", "Amazon Redshift")
 
 
+def test_what_the_definition_names_and_the_source_does_not_have(
+    database: Database, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    database.execute("create table orders (id int primary key)", "create table bare (id int)")
+
+    def asked(**tables: Any) -> dict[tuple[str, str], Finding]:
+        pipe = pipe_to(database, clickhouse_server, "shop", tables=tables)
+        return {(each.check, each.subject): each for each in checks.check(pipe, tmp_path)}
+
+    found = asked(include=["public.ordres", "public.bare"], options={"public.gone": {}})
+    assert set(found) == {("tables", "public.ordres"), ("tables", "public.gone"), ("replica_identity", "public.bare")}
+    assert {each.severity for each in found.values()} == {Severity.BLOCKING}
+    misspelt = found["tables", "public.ordres"]
+    assert misspelt.problem == "tables.include names public.ordres, and the source has no such table"
+    assert misspelt.fix.advice == "Did you mean public.orders?"
+    assert asked(include=["public.orders"]) == {}
+    (none,) = asked(include=["shop.*"]).values()
+    assert (none.subject, "public.bare, public.orders" in none.fix.advice) == ("tables.include", True)
+    database.execute("create schema other", "create table other.orders (id int primary key)")
+    (clash,) = asked(include=["public.orders", "other.*"]).values()
+    assert (clash.check, clash.severity) == ("definition", Severity.BLOCKING)
+    assert asked(include=["public.orders", "other.*"], target="{schema}_{table}") == {}
+    with contextlib.closing(StateStore(tmp_path)) as store:
+        store.save_table("shop", TableRecord(1, "public.ordres", "ordres", ""))
+    (gone,) = asked(include=["public.ordres", "public.orders"]).values()
+    assert (gone.check, gone.severity) == ("tables", Severity.WARNING)
+
+
 def test_the_command(embedded: Case) -> None:
     embedded.database.execute("create table t (id int)", "create table u (id int primary key)")
     embedded.define()

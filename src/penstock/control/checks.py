@@ -15,9 +15,9 @@ from penstock.clickhouse import checks as destination_checks
 from penstock.clickhouse.client import Client
 from penstock.control.hold import hold
 from penstock.control.store import StateStore
-from penstock.errors import DestinationError, KeyMissingError, PipeHeldError, SourceError, StateError
+from penstock.errors import ConfigError, DestinationError, KeyMissingError, PipeHeldError, SourceError, StateError
 from penstock.finding import Finding, Fix, Severity
-from penstock.language import said
+from penstock.language import said, spoken
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from penstock.config import Pipe
+    from penstock.pipeline.checkpoint import TableRecord
+    from penstock.pipeline.prepare import Unknown
     from penstock.plan import Plan
     from penstock.table import Table
 
@@ -41,12 +43,12 @@ def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Findin
     """The findings, the blocking ones first; both ends are asked at the same time. ``folder`` is PENSTOCK_HOME.
 
     ``standbys`` are DSNs of servers that are asked for what a failover to them takes. An end that cannot be reached is a finding
-    of its own. Raises ConfigError where targets clash.
+    of its own. Raises ConfigError for what can be told from the definition alone.
     """
     refuse_not_yet(pipe)
     named = [standby(pipe, each) for each in standbys]
     with tempfile.TemporaryDirectory(prefix="penstock-check-") as scratch, ThreadPoolExecutor(2, "check") as pool:
-        source = pool.submit(copy_context().run, _source, pipe, named)
+        source = pool.submit(copy_context().run, _source, pipe, folder, named)
         destination = pool.submit(
             copy_context().run, _destination, pipe, folder, Path(scratch), lambda: source.result()[1]
         )
@@ -54,18 +56,29 @@ def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Findin
     return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
 
 
-def _source(pipe: Pipe, standbys: Sequence[tuple[str, str]]) -> tuple[list[Finding], list[Table]]:
+def _source(
+    pipe: Pipe, folder: Path, standbys: Sequence[tuple[str, str]]
+) -> tuple[list[Finding], list[Table]]:
     """What is found, and the tables as far as they could be read."""
     tables: list[Table] = []
     connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
     try:
         with connector.connect() as connection:
             tables, wrong = read_tables(pipe, connection)
-            if wrong:
-                raise wrong[0]
-            return source_checks.check(connection, pipe, tables, standbys), tables
+            unknown = _unknown(wrong, has_run=bool(_records(pipe, folder)))
+            return unknown + source_checks.check(connection, pipe, tables, standbys), tables
     except SourceError as error:
         return [_unreachable(connector, error)], tables
+
+
+def _unknown(wrong: Sequence[Unknown], *, has_run: bool) -> list[Finding]:
+    """A pipe that has never run is refused; one that has goes on without the tables that are gone."""
+    severity = Severity.WARNING if has_run else Severity.BLOCKING
+    why = said("It may be gone; the other tables are followed.") if has_run else said("A pipe does not begin so.")
+    return [
+        Finding("tables", severity, each.name or each.where, spoken(each.problem), why, Fix(advice=spoken(each.hint)))
+        for each in wrong
+    ]
 
 
 def _unreachable(connector: Connector, error: SourceError) -> Finding:
@@ -94,7 +107,8 @@ def _destination(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], l
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
-            findings += _plans(pipe, client, tables(), _ours(pipe, folder))
+            made = {record.target for record in _records(pipe, folder) if record.ours}
+            findings += _plans(pipe, client, tables(), made)
         return findings
 
 
@@ -137,17 +151,20 @@ def _busy(pipe: Pipe, error: DestinationError) -> Finding:
     return Finding("destination_busy", Severity.INFO, pipe.database, problem, why)
 
 
-def _ours(pipe: Pipe, folder: Path) -> set[str]:
-    """The tables in the destination that the pipe has made, and follows through changes of their definitions."""
+def _records(pipe: Pipe, folder: Path) -> list[TableRecord]:
+    """What is known of the tables of a pipe that has run."""
     if not (folder / "state.db").is_file():
-        return set()
+        return []
     with contextlib.suppress(StateError), contextlib.closing(StateStore(folder)) as store:
-        return {record.target for record in store.tables(pipe.name) if record.ours}
-    return set()
+        return store.tables(pipe.name)
+    return []
 
 
 def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> list[Finding]:
-    """Tables that cannot be had, are taken, or hold less here than on a newer server."""
+    """Tables that cannot be had, are taken, or hold less here than on a newer server.
+
+    ``ours`` are the tables in the destination that the pipe has made, and follows through changes of their definitions.
+    """
     try:
         server = capabilities.ask(client)
         names = {name for (name,) in client.rows(_NAMES, {"database": pipe.database})}
@@ -157,6 +174,8 @@ def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> l
         findings += _taken(pipe, client, [plan for plan in stored if plan.target not in ours], names)
     except DestinationError as error:
         return [destination_checks.unreachable(client.name, error)]
+    except ConfigError as error:
+        return [Finding("definition", Severity.BLOCKING, pipe.name, error.message, fix=Fix(advice=error.hint))]
     return findings + [
         Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), fix=Fix(advice=error.hint))
         for name, error in refusals

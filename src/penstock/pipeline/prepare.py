@@ -14,6 +14,7 @@ import structlog
 
 from penstock.clickhouse import capabilities, ddl
 from penstock.errors import ConfigError, NotYetError, SlotError, TableError
+from penstock.language import phrase
 from penstock.lsn import Lsn
 from penstock.pipeline import failover
 from penstock.pipeline.checkpoint import PipeRecord, TableRecord
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+SHOWN = 20  # of the names that there are
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -61,31 +64,51 @@ def refuse_not_yet(pipe: Pipe) -> None:
             raise NotYetError(f"{setting} is set, and this version does not have it yet", hint=f"Leave {setting} out.")
 
 
-def read_tables(pipe: Pipe, connection: Connection) -> tuple[list[Table], list[ConfigError]]:
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a definition names and the source does not have. ``near`` is a name that it has, and that is nearly the same."""
+
+    where: str  # the key that names it
+    name: str
+    near: str
+    names: tuple[str, ...]  # some that the source has
+
+    @property
+    def problem(self) -> str:
+        """What is the matter."""
+        if self.name:
+            return phrase("{key} names {name}, and the source has no such table", key=self.where, name=self.name)
+        return phrase("no table of the source matches {key}", key=self.where)
+
+    @property
+    def hint(self) -> str:
+        """What there is instead."""
+        if self.near:
+            return phrase("Did you mean {name}?", name=self.near)
+        if not self.names:
+            return phrase("There are no tables that the role can see.")
+        return phrase("There are {names}. A pattern is schema.table, with * for anything.", names=", ".join(self.names))
+
+    def error(self) -> ConfigError:
+        """For a pipe that is to begin."""
+        return ConfigError(self.problem, hint=self.hint)
+
+
+def read_tables(pipe: Pipe, connection: Connection) -> tuple[list[Table], list[Unknown]]:
     """The source's tables that belong to the pipe, and what its definition names that is not there: wrong, where it never was."""
     every = catalog.read_tables(connection, lambda _name: True, pipe.publication)
     names = [table.full_name for table in every]
     exact = [each for each in pipe.tables.include if not set("*?[") & set(each)]
     wrong = [
-        _no_such_table(where, name, names)
+        Unknown(f"tables.{where}", name, "".join(difflib.get_close_matches(name, names, n=1)), tuple(names[:SHOWN]))
         for where, wanted in (("include", exact), ("options", list(pipe.tables.options)))
         for name in wanted
         if name not in names
     ]
     tables = [table for table in every if pipe.tables.matches(table.full_name)]
     if not (tables or wrong):
-        none = ConfigError(
-            f"no table of the source matches tables.include = {list(pipe.tables.include)}",
-            hint=f"There are {', '.join(names[:20]) or 'none that the role can see'}. A pattern is schema.table, with * for anything.",
-        )
-        wrong.append(none)
+        wrong.append(Unknown("tables.include", "", "", tuple(names[:SHOWN])))
     return tables, wrong
-
-
-def _no_such_table(where: str, name: str, names: Sequence[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:20]) or 'none that the role can see'}."
-    return ConfigError(f"tables.{where} names {name}, and the source has no such table", hint=hint)
 
 
 def compile_all(
@@ -142,10 +165,10 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
         failover.settle(pipe, store, (connection, client), before)
     known = {record.oid: record for record in store.tables(pipe.name)}
     now, wrong = read_tables(pipe, connection)
-    for error in wrong:
+    for unknown in wrong:
         if not known:
-            raise error
-        log.warning("table is gone", why=error.message, fix=error.hint)  # the others go on
+            raise unknown.error()
+        log.warning("table is gone", why=unknown.problem, fix=unknown.hint)  # the others go on
     plans, refused = compile_all(pipe, [table for table in now if not known or table.oid in known], server)
     tables = []
     for plan in plans:
