@@ -125,6 +125,24 @@ def test_what_the_definition_names_and_the_source_does_not_have(
     assert (gone.check, gone.severity) == ("tables", Severity.WARNING)
 
 
+def test_a_destination_that_is_spoken_to_in_the_open(tmp_path: Path) -> None:
+    """Nobody listens there: the way is what it is nevertheless."""
+
+    def defined(dsn: str, **more: Any) -> Pipe:
+        ends = {"source": {"dsn": "host=127.0.0.1 port=1"}, "destination": {"dsn": dsn, **more}}
+        return parse({"pipe": {"name": "shop"}, **ends}, origin="test")
+
+    def found(dsn: str) -> list[Finding]:
+        return [each for each in checks.check(defined(dsn), tmp_path) if each.check == "destination_encryption"]
+
+    (plain,) = found("clickhouse://192.0.2.1:1?connect_timeout=1")
+    assert (plain.severity, plain.subject) == (Severity.WARNING, "ClickHouse at 192.0.2.1:1")
+    assert "secure=true" in plain.fix.advice
+    assert found("clickhouse://192.0.2.1:1?connect_timeout=1&secure=true") == []
+    assert found("clickhouse://127.0.0.1:1") == found(f"chdb://{tmp_path}/data") == []
+    assert checks._plain(defined("clickhouse://192.0.2.1:1", ssh={"host": "jump"})) == []
+
+
 def test_the_command(embedded: Case) -> None:
     embedded.database.execute("create table t (id int)", "create table u (id int primary key)")
     embedded.define()

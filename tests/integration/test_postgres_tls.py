@@ -8,11 +8,16 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.findings import named, one, pipe_of
+from tests.fix_postgres import Database
 from tests.fix_tls import SECRET, Tls
 
 from penstock.config import Source
 from penstock.errors import ConfigError, PenstockError, SourceRefusedError
+from penstock.finding import Severity
+from penstock.postgres import server_checks
 from penstock.postgres.connection import Connector
+from penstock.postgres.question import Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,3 +199,20 @@ def test_other_ways_not_to_agree(tls: Tls) -> None:
         )  # fmt: skip
     finally:
         tls.server.restart(ssl_min_protocol_version="TLSv1.2")
+
+
+def test_a_connection_that_others_can_read(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers are on loopback, which counts as far away here."""
+    user = {"user": "tls", "password": SECRET}
+    plain, fix = pipe_of(tls.plain.dsn(**user)), f" sslmode=verify-full sslrootcert={tls.root}"
+    assert named(plain, "encryption") == []
+    monkeypatch.setattr(server_checks, "LOOPBACK", ())
+    found = one(plain, "encryption")
+    assert (found.subject, found.severity) == ("127.0.0.1", Severity.WARNING)
+    assert "sslmode=verify-full" in found.fix.advice
+    assert named(pipe_of(tls.server.dsn(**user) + fix), "encryption") == []
+    ((folder,),) = Database(tls.plain, "postgres").fetch("show unix_socket_directories")
+    assert named(pipe_of(tls.plain.dsn(**user, host=folder)), "encryption") == []
+    through = pipe_of(plain.source.dsn, ssh={"host": "jump"})
+    with contextlib.closing(Connector(plain.source, "penstock test").connect()) as connection:
+        assert list(server_checks.encryption(Question.of(connection, through, []))) == []

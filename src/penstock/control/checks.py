@@ -100,6 +100,10 @@ def _destination(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], l
     """What is found; ``tables`` gives the source's when they are known."""
     if found := _no_folder(pipe):
         return [found]
+    return _plain(pipe) + _answers(pipe, folder, scratch, tables)
+
+
+def _answers(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], list[Table]]) -> list[Finding]:
     try:
         client = Client.open(_harmless(pipe, scratch).destination, scratch=scratch)
     except DestinationError as error:
@@ -110,6 +114,28 @@ def _destination(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], l
             made = {record.target for record in _records(pipe, folder) if record.ours}
             findings += _plans(pipe, client, tables(), made)
         return findings
+
+
+def _plain(pipe: Pipe) -> list[Finding]:
+    """A server that is spoken to in the open; through a tunnel, and within this machine, nobody reads along."""
+    where = address.read(pipe.destination)
+    if where.path or where.secure or where.ssh or where.on_loopback:
+        return []
+    return [
+        Finding(
+            "destination_encryption",
+            Severity.WARNING,
+            where.name,
+            said("the connection is not encrypted"),
+            said("Whoever is on the way can read every row, and the password."),
+            Fix(
+                advice=said(
+                    "Let destination.dsn have secure=true and the server's HTTPS port (8443), with ca_cert=… where its "
+                    "authority is not among this machine's."
+                )
+            ),
+        )
+    ]
 
 
 def _no_folder(pipe: Pipe) -> Finding | None:

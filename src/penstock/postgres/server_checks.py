@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from penstock.postgres.question import Question
 
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 CLOCK_SECONDS = 30.0
 """By how much two clocks may differ before it is mentioned."""
 
@@ -195,6 +197,34 @@ def _waits_for_restart(asked: Question, parameter: providers.Parameter) -> bool:
     return setting.pending or (parameter.name != "wal_level" and setting.value == parameter.expected)
 
 
+def encryption(asked: Question) -> Iterator[Finding]:
+    """Whether somebody on the way can read along; through a tunnel, and within this machine, there is nobody."""
+    if asked.connection.pgconn.ssl_in_use or asked.pipe.source.ssh or _is_local(asked.connection.pgconn.hostaddr):
+        return
+    yield Finding(
+        "encryption",
+        Severity.WARNING,
+        asked.connection.info.host or "",
+        said("the connection is not encrypted"),
+        said("Whoever is on the way can read every row, and change it."),
+        Fix(
+            advice=said(
+                "Let source.dsn have sslmode=verify-full, with sslrootcert=system (Azure, Neon and most others), or the file of the "
+                "provider's authority (Amazon publishes global-bundle.pem); a server of your own needs ssl = on first."
+            )
+        ),
+    )
+
+
+def _is_local(hostaddr: bytes) -> bool:
+    """A socket in a folder has no address."""
+    try:
+        address = ipaddress.ip_address(hostaddr.decode())
+    except ValueError:
+        return True
+    return any(address in network for network in LOOPBACK)
+
+
 def clock(asked: Question) -> Iterator[Finding]:
     """Whether both clocks agree."""
     if abs(asked.skew_seconds) > CLOCK_SECONDS:
@@ -228,6 +258,7 @@ CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (
     endpoint,
     recovery,
     wal_level,
+    encryption,
     clock,
     encoding,
 )
