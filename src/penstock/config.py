@@ -11,7 +11,7 @@ import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    Strict,
     ValidationError,
     field_validator,
     model_validator,
@@ -26,21 +27,53 @@ from pydantic import (
 
 from penstock.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)\s*")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 
 
 def _seconds(value: object) -> object:
-    if isinstance(value, str):
-        found = _DURATION.fullmatch(value)
-        if not found:
-            raise ValueError('a duration is a number with a unit, such as "500ms", "1s", "5m"')
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found:
         return float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str | bool):
+        raise ValueError('a duration is a number with a unit, such as "500ms", "1s", "5m"')
     return value
 
 
+def _bytes(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(_SIZE)
+    return value
+
+
+_SIZE = 'a size is a number with a unit, such as "512KiB", "64MiB"'
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Size = Annotated[ByteSize, BeforeValidator(_bytes)]
+Whole = Annotated[int, Strict()]  # by itself pydantic takes true for 1, and "4" for 4
+Flag = Annotated[bool, Strict()]
+ProviderName = Literal[
+    "auto",
+    "aurora",
+    "rds",
+    "azure",
+    "alloydb",
+    "cloudsql",
+    "supabase",
+    "neon",
+    "crunchy",
+    "planetscale",
+    "timescale",
+    "heroku",
+    "digitalocean",
+    "yugabyte",
+    "cockroach",
+    "redshift",
+    "generic",
+]
 Patterns = tuple[str, ...]
 
 
@@ -83,7 +116,7 @@ class Ssh(Section):
     """A jump server, through which a tunnel leads."""
 
     host: str = Field(description="The jump server's name or address.")
-    port: int = Field(default=22, ge=1, le=65535, description="Its port.")
+    port: Whole = Field(default=22, ge=1, le=65535, description="Its port.")
     user: str = Field(default="", description="The user there. Empty: the user who runs Penstock.")
     key: str = Field(
         default="",
@@ -131,7 +164,9 @@ class Source(Section):
         description="The AWS region that tokens are made for, and setup works in. "
         "Empty: the one in the host's name, or AWS's own settings.",
     )
-    provider: str = Field(default="auto", description="Who runs the source.")
+    provider: ProviderName = Field(
+        default="auto", description="Who runs the source; `auto` finds out by the server, or the host."
+    )
     publication: str = Field(
         default="", description="A publication of yours. Empty: Penstock makes, maintains and drops it."
     )
@@ -140,7 +175,7 @@ class Source(Section):
         pattern=r"^[a-z0-9_]{0,63}$",
         description="A replication slot of yours: lower-case letters, digits and underscores. Empty: Penstock makes and drops it.",
     )
-    standby: bool = Field(
+    standby: Flag = Field(
         default=False,
         description="The DSN leads to a standby, on purpose (16 and later); it needs `publication`, which only the primary can make.",
     )
@@ -169,7 +204,7 @@ class Destination(Section):
         description='What the names of the metadata columns begin with; `"_peerdb_"` makes tables look like ClickPipes\' own.',
     )
     ssh: Ssh | None = Field(default=None, description="A jump server in front of a ClickHouse server.")
-    views: bool = Field(
+    views: Flag = Field(
         default=True, description="Keep views `<target>_current`: the rows as they are now, without metadata columns."
     )
 
@@ -248,24 +283,24 @@ class Settings(Section):
         le=3600,
         description="Under load each table is written at most this often; a change that follows a quiet moment at once.",
     )
-    max_batch_rows: int = Field(
+    max_batch_rows: Whole = Field(
         default=100_000, ge=1, le=1_000_000, description="A batch of so many rows is written at once."
     )
-    max_batch_bytes: ByteSize = Field(
+    max_batch_bytes: Size = Field(
         default=ByteSize(64 << 20),
         ge=64 << 10,
         le=1 << 30,
         description="A batch of so many bytes of PostgreSQL's text is written at once.",
     )
-    copy_tables: int = Field(default=2, ge=1, le=64, description="Tables copied at a time.")
-    copy_workers: int = Field(default=4, ge=1, le=64, description="Connections that copy one table.")
-    copy_part_rows: int = Field(default=250_000, ge=1, description="About so many rows are copied as one part.")
+    copy_tables: Whole = Field(default=2, ge=1, le=64, description="Tables copied at a time.")
+    copy_workers: Whole = Field(default=4, ge=1, le=64, description="Connections that copy one table.")
+    copy_part_rows: Whole = Field(default=250_000, ge=1, description="About so many rows are copied as one part.")
     decoding_work_mem: str = Field(
         default="256MB",
         pattern=r"^\d+\s*(kB|MB|GB)$",
         description="`logical_decoding_work_mem` of our replication session, and of no other (PostgreSQL 13 and later).",
     )
-    nullable: bool = Field(
+    nullable: Flag = Field(
         default=True, description="NULL stays NULL. `false`: columns are not Nullable, NULL becomes the type's zero."
     )
     bytea: Literal["raw", "hex", "base64"] = Field(
@@ -371,7 +406,7 @@ def parse(raw: dict[str, Any], *, origin: str) -> Pipe:
     try:
         return Pipe.model_validate(raw)
     except ValidationError as error:
-        problems = [_problem(each["loc"], each["type"], each["msg"]) for each in error.errors(include_input=False)]
+        problems = [_problem(each) for each in error.errors()]
         raise ConfigError(
             f"{origin}: " + "; ".join(problems), hint="docs/configuration.md lists every key with its default."
         ) from None
@@ -381,11 +416,17 @@ _WANTED = {
     "tuple_type": 'a list is wanted, as ["…"]',
     "model_type": "a table is wanted, as [section] or { key = … }",
     "dict_type": "a table is wanted, as [section] or { key = … }",
+    "int_type": "a whole number is wanted, as 4",
+    "bool_type": "true or false is wanted",
+    "string_type": 'a text is wanted, as "…"',
+    "byte_size": _SIZE,
+    "byte_size_unit": _SIZE,
 }
 """TOML's words for what pydantic calls by Python's, by the kind of error."""
 
 
-def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+def _problem(error: ErrorDetails) -> str:
+    loc, kind, message = error["loc"], error["type"], error["msg"]
     where = ".".join(str(each) for each in loc)
     if kind == "extra_forbidden":
         known = sorted(_known_keys(loc[:-1]))
@@ -395,7 +436,17 @@ def _problem(loc: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{where} is missing"
     if "instance of Secret" in message or "a secret is" in message:
         return f'{where} = {{ env = "NAME" }} or {{ file = "path" }} says where it is: a secret does not stand in the definition'
+    if kind == "literal_error":
+        return f"{where}: {_not_one_of(error['ctx']['expected'], error['input'])}"
     return f"{where}: {_WANTED.get(kind) or message.removeprefix('Value error, ')}"
+
+
+def _not_one_of(expected: str, value: object) -> str:
+    """Of keys that take some words only, so that what was written is no secret."""
+    known = re.findall(r"'([^']+)'", expected)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    words = ", ".join(f'"{each}"' for each in known)
+    return f'"{value}" is none of {words}' + (f'; did you mean "{near[0]}"?' if near else "")
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> set[str]:

@@ -121,9 +121,6 @@ def test_a_provider_that_is_named(database: Database) -> None:
     database.execute("create table t (id int primary key)")
     (found,) = check(pipe_of(database.dsn, provider="neon"))
     assert (found.subject, found.problem) == ("Neon", "named in the pipe")
-    (found,) = check(pipe_of(database.dsn, provider="ax"))
-    assert (found.severity, found.subject) == (Severity.WARNING, "source.provider")
-    assert "alloydb" in found.fix.advice
 
 
 @pytest.mark.pg("18")

@@ -75,6 +75,16 @@ def test_durations(tmp_path: Path, text: str, seconds: float) -> None:
         ('[tables]\ninclude = "public.*"', 'tables.include: a list is wanted, as ["…"]'),
         ('ssh = "jump.example.com"', "destination.ssh: a table is wanted"),
         ("[tables]\noptions = 1", "tables.options: a table is wanted"),
+        ("[settings]\nflush_interval = true", "settings.flush_interval: a duration is a number with a unit"),
+        ("[settings]\nmax_batch_bytes = true", "settings.max_batch_bytes: a size is a number with a unit"),
+        ('[settings]\nmax_batch_bytes = "many"', "settings.max_batch_bytes: a size is a number with a unit"),
+        ("[settings]\ncopy_tables = true", "settings.copy_tables: a whole number is wanted"),
+        ("[settings]\ncopy_tables = 1.5", "settings.copy_tables: a whole number is wanted"),
+        ('[settings]\ncopy_tables = "4"', "settings.copy_tables: a whole number is wanted"),
+        ("views = 1", "destination.views: true or false is wanted"),
+        ('views = "yes"', "destination.views: true or false is wanted"),
+        ("database = 1", "destination.database: a text is wanted"),
+        ('[settings]\non_unfit = "nul"', 'settings.on_unfit: "nul" is none of "null", "fail"; did you mean "null"?'),
     ],
 )
 def test_every_mistake_is_named(tmp_path: Path, addition: str, said: str) -> None:
@@ -171,3 +181,13 @@ def test_targets() -> None:
     tables = Tables.model_validate({"target": "{schema}_{table}", "options": {"public.a": {"target": "b"}}})
     assert (tables.target_of("public", "a"), tables.target_of("public", "{schema}")) == ("b", "public_{schema}")
     assert tables.target_of("{table}", "\\1") == "{table}_\\1"
+
+
+def test_a_provider_that_there_is_not() -> None:
+    ends = {"pipe": {"name": "shop"}, "destination": {"dsn": "chdb:///x"}}
+    with pytest.raises(ConfigError) as caught:
+        parse({**ends, "source": {"dsn": "host=x", "provider": "aurorra"}}, origin="x")
+    assert 'source.provider: "aurorra" is none of "auto", "aurora", ' in caught.value.message
+    assert caught.value.message.endswith('did you mean "aurora"?')
+    with pytest.raises(ConfigError, match=r'"awss" is none of "auto", .* "generic"'):
+        parse({**ends, "source": {"dsn": "host=x", "provider": "awss"}}, origin="x")

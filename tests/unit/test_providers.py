@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 
+from penstock.config import ProviderName
 from penstock.finding import Fix
 from penstock.postgres.providers import PROVIDERS, Parameter, Provider, Support, by_host, named
 from penstock.postgres.providers.row import UNKNOWN
@@ -49,6 +51,7 @@ def test_every_provider_that_the_facts_name_is_there() -> None:
         "digitalocean",
     }
     assert all(each.refusal for each in PROVIDERS if each.support is not Support.FULL)
+    assert {"auto", *(each.name for each in PROVIDERS)} == set(get_args(ProviderName))
     assert named("auto") is None
     assert named("neon") is not None
 

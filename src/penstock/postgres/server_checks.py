@@ -26,16 +26,6 @@ CLOCK_SECONDS = 30.0
 def provider(asked: Question) -> Iterator[Finding]:
     """Who runs the source, and by what that was recognised."""
     found = asked.recognised
-    wanted = asked.pipe.source.provider
-    if wanted != "auto" and providers.named(wanted) is None:
-        known = ", ".join(["auto", *sorted(each.name for each in providers.PROVIDERS)])
-        yield Finding(
-            "provider",
-            Severity.WARNING,
-            "source.provider",
-            said("there is no provider called {name}", name=wanted),
-            fix=Fix(advice=said("Set it to one of {names}.", names=known)),
-        )
     if found.provider.support is Support.FULL:
         if found.provider.name != "generic":
             problem = said("known by {mark}", mark=found.mark) if found.mark else said("named in the pipe")
