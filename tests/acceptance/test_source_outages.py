@@ -248,3 +248,22 @@ def test_a_frame_that_stays_unreadable_ends_the_pipe(proxied: tuple[Case, Proxy]
     proxy.change = lambda piece: piece
     case.once()
     case.assert_equal(*TABLES)
+
+
+def test_a_source_whose_functions_do_not_say_who_it_is(served: Case, role: Callable[..., str]) -> None:
+    """No outage for the pipe: as Aurora may, the server refuses to call them, and the replication protocol says the same."""
+    name = role("replication")
+    served.database.execute(
+        f"grant create on database {served.database.name} to {name}",
+        "create table t (id int primary key, v int)",
+        "insert into t select g, g from generate_series(1, 1000) g",
+        f"alter table t owner to {name}",
+        "revoke execute on function pg_control_system() from public",
+        "revoke execute on function pg_walfile_name(pg_lsn) from public",
+    )
+    served.source_dsn = conninfo.make_conninfo(served.database.dsn, user=name)
+    served.define(settings="copy_part_rows = 100")
+    served.once()
+    served.database.execute("update t set v = 0 where id <= 500")
+    served.once()
+    served.assert_equal("public.t")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 from tests.fix_postgres import until
 
 from penstock.config import Source
+from penstock.errors import SourceRefusedError
 from penstock.lsn import Lsn
 from penstock.postgres import slot
 from penstock.postgres.connection import Connector
@@ -19,6 +21,8 @@ from penstock.postgres.stream import Stream
 from penstock.postgres.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fix_postgres import Database
     from tests.fix_standby import Cluster
 
@@ -45,6 +49,40 @@ def test_standbys_may_keep_our_slots_from_17_on(
     assert before is not None
     assert after is not None
     assert (before.failover, after.failover) == ((False, True) if can else (None, None))
+
+
+REFUSALS = (
+    "revoke execute on function pg_control_system() from public",
+    "revoke execute on function pg_walfile_name(pg_lsn) from public",
+)
+
+
+def test_a_server_whose_functions_do_not_say_who_it_is(database: Database, role: Callable[..., str]) -> None:
+    """As Aurora may: the replication protocol says the same."""
+    name = role("replication")
+    connector = Connector(Source(dsn=database.server.dsn(database.name, user=name)), "penstock test")
+    with contextlib.closing(connector.connect()) as one, contextlib.closing(connector.replication({})) as other:
+        told = slot.system(one)
+        for refusal in REFUSALS:
+            database.execute(refusal)
+            assert slot.system(one) == slot.system(other) == told
+        database.execute(f"alter role {name} noreplication")
+        with pytest.raises(SourceRefusedError, match="start walsender"):
+            slot.system(one)
+
+
+@pytest.mark.pg("== 15")
+def test_a_standby_whose_functions_do_not_say_who_it_is(cluster: Cluster) -> None:
+    (standby,) = cluster.standbys
+    with cluster.connect() as admin:
+        admin.execute("create role weak login replication password 'penstock'")
+        told = slot.system(admin)
+        for refusal in (*REFUSALS, "revoke execute on function pg_control_checkpoint() from public"):
+            admin.execute(refusal)
+    cluster.wait_until_followed()
+    dsn = standby.dsn("shop", user="weak", password="penstock")
+    with contextlib.closing(Connector(Source(dsn=dsn), "penstock test").connect()) as connection:
+        assert slot.system(connection) == replace(told, in_recovery=True)
 
 
 @pytest.mark.pg("== 15")

@@ -184,6 +184,9 @@ select c.system_identifier::text,
        current_database()
 from pg_catalog.pg_control_system() c
 
+-- name: place
+select pg_catalog.pg_is_in_recovery(), current_database()
+
 -- name: relation
 select n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid)
 from pg_catalog.pg_class c

@@ -4,7 +4,6 @@
 -- The server, and the role that setup works with there.
 select current_user::text as role,
        (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user) as superuser,
-       (select c.system_identifier::text from pg_catalog.pg_control_system() c) as system,
        current_setting('wal_level') as wal_level,
        current_setting('max_replication_slots')::int as most_slots,
        (select count(*)::int from pg_catalog.pg_replication_slots) as slots,

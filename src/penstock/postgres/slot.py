@@ -19,6 +19,7 @@ from penstock.lsn import Lsn
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import sibling, translated
 from penstock.postgres.publication import drop_publication, ensure_publication, published
+from penstock.postgres.timeline import SystemIdentity, system
 from penstock.postgres.waiting import watched
 
 if TYPE_CHECKING:
@@ -298,21 +299,3 @@ def insert_lsn(connection: Connection) -> Lsn:
     with translated("asking for the end of the WAL"):
         (text,) = connection.execute(QUERIES["end"]).fetchone() or ("0/0",)
     return Lsn.parse(text)
-
-
-@dataclass(frozen=True, slots=True)
-class SystemIdentity:
-    """Which database system it is, and on which timeline (postgres.md 5)."""
-
-    system_identifier: str
-    timeline: int
-    in_recovery: bool
-    database: str
-
-
-def system(connection: Connection) -> SystemIdentity:
-    """Ask a connection for SQL."""
-    with translated("identifying the source"):
-        row = connection.execute(QUERIES["system"]).fetchone()
-    assert row is not None  # noqa: S101  (the query has no FROM that could be empty)
-    return SystemIdentity(*row)

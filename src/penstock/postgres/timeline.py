@@ -6,14 +6,18 @@ histories tell up to where two servers have the same WAL.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
 from penstock.lsn import Lsn
-from penstock.postgres.connection import translated
+from penstock.postgres import QUERIES
+from penstock.postgres.connection import sibling, translated
 
 if TYPE_CHECKING:
     from penstock.postgres.connection import Connection
@@ -56,6 +60,49 @@ class Timeline:
     @property
     def _reigns(self) -> tuple[tuple[int, Lsn], ...]:
         return (*self.before, (self.number, FOR_EVER))
+
+
+@dataclass(frozen=True, slots=True)
+class SystemIdentity:
+    """Which database system it is, and on which timeline (postgres.md 5)."""
+
+    system_identifier: str
+    timeline: int
+    in_recovery: bool
+    database: str
+
+
+_REFUSED = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.UndefinedFunction,
+)
+_one_at_a_time = threading.Lock()
+
+
+def system(connection: Connection) -> SystemIdentity:
+    """Ask a connection that is in no transaction. Raises SourceError.
+
+    The functions for it are PostgreSQL's own, and everybody may call them there; a provider may think otherwise (Aurora refuses others
+    that are about WAL). Then the replication protocol says the same, over a connection that takes a sender for a moment.
+    """
+    with translated("identifying the source"):
+        try:
+            row = connection.execute(QUERIES["system"]).fetchone()
+        except _REFUSED:
+            return _identified(connection)
+    assert row is not None  # noqa: S101  (the query has no FROM that could be empty)
+    return SystemIdentity(*row)
+
+
+def _identified(connection: Connection) -> SystemIdentity:
+    (place,) = connection.execute(QUERIES["place"]).fetchall()
+    with contextlib.ExitStack() as stack:
+        if connection.cursor_factory is not psycopg.ClientCursor:
+            stack.enter_context(_one_at_a_time)  # senders are few
+            connection = stack.enter_context(contextlib.closing(sibling(connection, replication=True)))
+        (row,) = connection.execute("IDENTIFY_SYSTEM").fetchall()
+    return SystemIdentity(row[0], int(row[1]), *place)
 
 
 def timeline(connection: Connection) -> Timeline:

@@ -15,6 +15,7 @@ from penstock.errors import ConfigError, SourceError, SourceRefusedError
 from penstock.postgres import catalog, hosts, providers
 from penstock.postgres.connection import Connector, translate, translated
 from penstock.postgres.question import fetch
+from penstock.postgres.timeline import system
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,9 +143,9 @@ class Asked:
 
     @property
     def system(self) -> str:
-        """The server's system identifier; empty where it cannot be reached."""
+        """The server's system identifier; empty where it cannot be reached, or does not tell this administrator."""
         with contextlib.suppress(SourceError):
-            return str(self.administrator().system)
+            return system(self.source).system_identifier
         return ""
 
     def facts(self, **known: str) -> dict[str, str]:

@@ -140,7 +140,7 @@ def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
 
 def _require_same(asked: Asked, record: Record) -> None:
     """The server that was set up, and no pipe on it any more. Raises SourceError where it cannot be asked."""
-    if asked.administrator().system != record.system:
+    if slot.system(asked.source).system_identifier != record.system:
         raise ConfigError(
             f"{asked.connector.where} is not the server that was set up",
             hint="Point the pipe, and the administrator's DSN, to the server as it was then.",
