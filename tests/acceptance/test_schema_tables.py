@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -323,11 +324,20 @@ def test_a_table_is_excluded_for_a_while(served: Case) -> None:
     served.once()
     assert served.query("select count() from t_current") == [["100"]]
     assert served.database.fetch("select tablename from pg_publication_tables") == [("u",)]
+    assert at_rest(served) == {"public.t": "left_out", "public.u": "streaming"}
+    assert "left out: the pipe" in served.penstock("status", "shop").stdout
     served.database.execute("delete from t where id < 10", "alter table t add column w int default 4")
     served.define()
     served.once()
     served.assert_equal("public.t", "public.u")
+    assert at_rest(served) == {"public.t": "streaming", "public.u": "streaming"}
     assert served.query("select count() from system.tables where database = 'shop'") == [["4"]]
+
+
+def at_rest(case: Case) -> dict[str, str]:
+    """The states that ``penstock status`` shows of a pipe that does not run."""
+    known = json.loads(case.penstock("status", "shop", "--json").stdout)
+    return {each["full_name"]: each["state"] for each in known["tables"]}
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -20,7 +20,7 @@ NOWHERE = Lsn(0)
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """One table. ``state`` is a word of the table's lifecycle: waiting, copying, catching_up, streaming, failed."""
+    """One table. ``state`` is a word of the table's lifecycle: waiting, copying, catching_up, streaming, failed; or left_out."""
 
     full_name: str
     state: str

@@ -45,6 +45,9 @@ class PipeRecord:
     owns_slot: bool = True
 
 
+LEFT_OUT = "left out: the pipe does not follow it any more"
+
+
 @dataclass(slots=True)
 class TableRecord:
     """What is known of a table of the pipe. ``fingerprint`` tells whether its columns are still those that were copied.
@@ -106,6 +109,11 @@ class TableRecord:
         self.rows_copied = self.bytes_copied = self.base = 0
         self.begun, self.heals, self.counters = "", False, Counter()
         self.building, self.building_id = self.fresh if beside else "", ""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the pipe's definition does not name it any more, or it cannot be followed: it waits for nothing."""
+        return self.state is State.WAITING and self.hint == LEFT_OUT
 
 
 def beside(target: str, word: str, oid: int) -> str:

@@ -31,11 +31,11 @@ def at_rest(store: Store, name: str) -> PipeStatus | None:
 def _recorded(record: TableRecord) -> TableStatus:
     return TableStatus(
         record.full_name,
-        record.state.value,
+        "left_out" if record.left_out else record.state.value,
         target=record.target,
         rows_copied=record.rows_copied,
         bytes_copied=record.bytes_copied,
-        note=record.hint if record.state is State.FAILED else _unfit(record.counters),
+        note=record.hint if record.state is State.FAILED or record.left_out else _unfit(record.counters),
         last_error=record.reason,
         counters=dict(record.counters),
     )

@@ -17,7 +17,7 @@ from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.language import phrase
 from penstock.lsn import Lsn
 from penstock.pipeline import failover
-from penstock.pipeline.checkpoint import PipeRecord, TableRecord
+from penstock.pipeline.checkpoint import LEFT_OUT, PipeRecord, TableRecord
 from penstock.pipeline.enlist import first, go_on
 from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.evolve import unpublished
@@ -176,6 +176,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
         if seen is None:
             tables.append(first(pipe, store, client, as_stored(client, pipe, plan, server)))
         else:
+            seen.hint = "" if seen.left_out else seen.hint
             tables.append(go_on(pipe, store, client, (plan, seen), server))
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix.advice)
@@ -211,6 +212,8 @@ def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[
         if record.state is not State.WAITING or record.begun:
             record.set_back(beside=pipe.tables.options_for(record.full_name).shape != Shape.NULL.value)
             store.save_parts(pipe.name, record.oid, [])
+        if not record.left_out:
+            record.hint = LEFT_OUT
             store.save_table(pipe.name, record)
             log.info("table left out", table=record.full_name, target=record.target)
     if owned and left:
