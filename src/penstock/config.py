@@ -40,16 +40,17 @@ def _seconds(value: object) -> object:
     if found:
         return float(found[1]) * _UNITS[found[2]]
     if isinstance(value, str | bool):
-        raise ValueError('a duration is a number with a unit, such as "500ms", "1s", "5m"')
+        raise ValueError(_DURATION_WANTED)  # noqa: TRY004 -- pydantic tells nothing else
     return value
 
 
 def _bytes(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError(_SIZE)
+        raise ValueError(_SIZE)  # noqa: TRY004 -- pydantic tells nothing else
     return value
 
 
+_DURATION_WANTED = 'a duration is a number with a unit, such as "500ms", "1s", "5m"'
 _SIZE = 'a size is a number with a unit, such as "512KiB", "64MiB"'
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Size = Annotated[ByteSize, BeforeValidator(_bytes)]

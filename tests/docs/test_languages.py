@@ -17,6 +17,7 @@ from tests.scripts import ROOT, script
 from penstock import language
 from penstock.errors import PenstockError
 from penstock.language import LANGUAGES, N_, choose, joined, phrase, said, spoken, wanted
+from penstock.setup.step import NAMES
 
 if TYPE_CHECKING:
     from babel.messages import Catalog
@@ -155,6 +156,20 @@ def test_a_stale_guide_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert SCRIPT.stale(page) == ""
     english.write_text("# Setup\n\nOne, two.\n")
     assert "has changed" in SCRIPT.stale(page)
+
+
+def test_names_of_steps_are_marked() -> None:
+    """They are shown by a name that programs know them by, too."""
+    names = set()
+    for path in sorted((ROOT / "src" / "penstock" / "setup").glob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id in ("Step", "right", "by_hand", "_attribute", "no_api"):
+                names |= {each.value for each in call.args[:1] if isinstance(each, ast.Constant)}
+            elif isinstance(call.func, ast.Name) and call.func.id == "change" and isinstance(call.args[1], ast.Tuple):
+                names |= {each.value for each in call.args[1].elts[:1] if isinstance(each, ast.Constant)}
+    assert {"role", "parameter group", "firewall"} <= names
+    assert names - set(NAMES) == {"IAM", "wal_level", "wal_sender_timeout"}
+    assert set(NAMES) <= names
 
 
 def test_texts_are_literals_or_marked() -> None:

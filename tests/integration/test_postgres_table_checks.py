@@ -110,7 +110,9 @@ def test_keys(database: Database) -> None:
     }
     mend(database, *[finding for finding in found if finding.severity is not Severity.INFO])
     assert {finding.severity for finding in check(pipe)} == {Severity.INFO}
-    assert "Add a primary key" in one(pipe_of(database.dsn, {"include": ["public.whole"]}), "replica_identity").fix.advice
+    assert (
+        "Add a primary key" in one(pipe_of(database.dsn, {"include": ["public.whole"]}), "replica_identity").fix.advice
+    )
     database.execute("alter table whole add primary key (id)")
     assert check(pipe_of(database.dsn, {"include": ["public.whole"]})) == []
 

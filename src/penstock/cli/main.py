@@ -46,8 +46,9 @@ def options(
     log_format: Annotated[str, typer.Option("--log-format", help="text or json.")] = "text",
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Set up logging."""
+    """Set up logging, and the language of the environment."""
     with errors_told(as_json=False):
+        speak("")
         if log_format not in ("text", "json"):
             raise ConfigError(f"--log-format {log_format} is not known", hint="Use text or json.")
         if log_level not in ("debug", "info", "warning", "error"):
@@ -68,6 +69,7 @@ def run(
         ),
     ] = "",
     json_wanted: AsJson = False,
+    lang: Language = "",
 ) -> None:
     """Run one pipe in the foreground.
 
@@ -78,6 +80,7 @@ def run(
     from penstock.cli.run import run_pipe
 
     with errors_told(as_json=json_wanted):
+        speak(lang)
         raise typer.Exit(run_pipe(load(file), once=once, as_json_lines=json_wanted, metrics=metrics))
 
 
@@ -87,7 +90,9 @@ def check(
     standbys: Annotated[
         list[str] | None,
         typer.Option(
-            "--standby", metavar="DSN", help="A standby to ask whether it would keep the slot: host=… port=…; repeatable."
+            "--standby",
+            metavar="DSN",
+            help="A standby to ask whether it would keep the slot: host=… port=…; repeatable.",
         ),
     ] = None,
     json_wanted: AsJson = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from penstock.errors import ConfigError, NotYetError, PenstockError
-from penstock.language import LANGUAGES, choose, wanted
+from penstock.language import LANGUAGES, choose, said, spoken, wanted
 from penstock.observe.log import scrub
 from penstock.observe.words import shown
 
@@ -21,7 +21,7 @@ DONE, FAILED, USAGE, BLOCKED = 0, 1, 2, 3
 
 
 def speak(chosen: str) -> None:
-    """From here on findings are in the chosen language, or in that of the environment. Raises ConfigError for an unknown one."""
+    """From here on texts for people are in the chosen language, or in that of the environment. Raises ConfigError for an unknown one."""
     if chosen and chosen not in LANGUAGES:
         raise ConfigError(f"--lang {chosen} is not known", hint=f"Use {', '.join(LANGUAGES)}.")
     choose(chosen or wanted())
@@ -41,11 +41,12 @@ def tell(error: PenstockError, *, as_json: bool) -> None:
     """Say what happened and what to do next, without a secret."""
     kind = type(error).__name__.removesuffix("Error")
     if as_json:
-        print_json({"error": scrub(error.message), "kind": kind, "hint": scrub(error.hint)})
+        print_json({"error": scrub(spoken(error.message)), "kind": kind, "hint": scrub(spoken(error.hint))})
         return
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {_plain(error.message)}", err=True)
+    happened, then = said("error:"), said("next:")
+    typer.echo(f"{typer.style(happened, fg='red', bold=True)} {_plain(spoken(error.message))}", err=True)
     if error.hint:
-        typer.echo(f"{typer.style(' next:', bold=True)} {_plain(error.hint)}", err=True)
+        typer.echo(f"{typer.style(f'{then:>{len(happened)}}', bold=True)} {_plain(spoken(error.hint))}", err=True)
 
 
 def _plain(text: str) -> str:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.cells import cell_len
 
 from penstock.cli.output import FAILED, print_json
 from penstock.errors import ConfigError
+from penstock.language import N_, phrase, said, spoken
 from penstock.observe.words import shown
 from penstock.setup import course, terraform
 from penstock.setup.asked import CHOICES, Asked
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
     from penstock.config import Pipe
     from penstock.setup.step import Step
 
-_SIGNS = {State.RIGHT: ("right", "green"), State.NEEDED: ("to do", "yellow"), State.BY_HAND: ("by hand", "blue")}
+_SIGNS = {
+    State.RIGHT: (N_("right"), "green"),
+    State.NEEDED: (N_("to do"), "yellow"),
+    State.BY_HAND: (N_("by hand"), "blue"),
+}
 ADMIN_DSN = "PENSTOCK_ADMIN_DSN"
-APPLY = "penstock setup PIPE.toml --apply does what is to do."
-LEFT = "Left for want of a yes: run it again on a terminal, or with --yes."
-BY_HAND = "What is left is yours; then: penstock check PIPE.toml"
+APPLY = N_("penstock setup PIPE.toml --apply does what is to do.")
+LEFT = N_("Left for want of a yes: run it again on a terminal, or with --yes.")
+BY_HAND = N_("What is left is yours; then: penstock check PIPE.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Wishes:
 def setup(pipe: Pipe, folder: Path, wishes: Wishes) -> int:
     """Show the plan, carry it out, or take it back. The exit code: 1 when something that was asked for was left undone."""
     if wishes.apply + wishes.undo + wishes.terraform > 1:
-        raise ConfigError("--apply, --undo and --terraform are three things", hint="Give one of them.")
+        raise ConfigError(phrase("--apply, --undo and --terraform are three things"), hint=phrase("Give one of them."))
     asked = Asked.of(pipe, _admin_dsn(wishes), choices=_choices(wishes.choices), show_password=wishes.show_password)
     try:
         if wishes.undo:
@@ -80,8 +86,8 @@ def _admin_dsn(wishes: Wishes) -> str:
         return os.environ[wishes.admin_dsn_env]
     if wishes.admin_dsn_env != ADMIN_DSN:
         raise ConfigError(
-            f"the environment variable {wishes.admin_dsn_env} is not set",
-            hint='It is to hold the administrator\'s DSN, such as "user=postgres password=…".',
+            phrase("the environment variable {name} is not set", name=wishes.admin_dsn_env),
+            hint=phrase('It is to hold the administrator\'s DSN, such as "user=postgres password=…".'),
         )
     return ""
 
@@ -91,7 +97,10 @@ def _choices(given: Sequence[str]) -> dict[str, str]:
     for name, sign, _ in pairs:
         if not sign or name not in CHOICES:
             names = ", ".join(sorted(CHOICES))
-            raise ConfigError(f"--with {name} is not known", hint=f"Write NAME=VALUE; names are {names}.")
+            raise ConfigError(
+                phrase("--with {name} is not known", name=name),
+                hint=phrase("Write NAME=VALUE; names are {names}.", names=names),
+            )
     return {name: value for name, _, value in pairs}
 
 
@@ -103,14 +112,16 @@ class _Terminal:
 
     def tell(self, name: str, subject: str, what: str) -> None:
         if not self._wishes.as_json:
-            typer.echo(f"{typer.style('   now', bold=True)}  {shown(f'{name} {subject}: {what}')}")
+            now = said("now")
+            typer.echo(f"   {typer.style(now, bold=True)}  {shown(f'{said(name)} {subject}: {spoken(what)}')}")
 
     def may_restart(self, what: str) -> bool:
         if self._wishes.yes:
             return True
         if not sys.stdin.isatty():
             return False
-        return typer.confirm(f"{shown(what)} is restarted now, and is not there for a moment. Go on?", err=True)
+        question = said("{server} is restarted now, and is not there for a moment. Go on?", server=what)
+        return typer.confirm(shown(question), err=True)
 
 
 def _apply(asked: Asked, record: Record, wishes: Wishes) -> int:
@@ -126,7 +137,7 @@ def _undo(asked: Asked, record: Record, wishes: Wishes) -> int:
     if wishes.as_json:
         print_json({"taken_back": [{"name": each.name, "subject": each.subject} for each in gone]})
     elif not gone:
-        typer.echo("There is nothing to take back.")
+        typer.echo(said("There is nothing to take back."))
     return 0
 
 
@@ -144,21 +155,25 @@ def _show(asked: Asked, steps: Sequence[Step], wishes: Wishes, *, hint: str) -> 
     for step in steps:
         _show_step(step)
     for role, password in asked.shown.items():
-        typer.echo(f"The password of {shown(role)}: {password}")
+        typer.echo(said("The password of {role}: {password}", role=shown(role), password=password))
     if all(step.state is State.RIGHT for step in steps):
-        typer.echo("Everything is right.")
+        typer.echo(said("Everything is right."))
     else:
-        typer.echo(hint)
+        typer.echo(said(hint))
 
 
 def _show_step(step: Step) -> None:
     sign, colour = _SIGNS[step.state]
-    title = step.name if step.name == step.subject else f"{step.name} {step.subject}"
-    typer.echo(f"{typer.style(f'{sign:>8}', fg=colour, bold=True)}  {shown(f'{title}: {step.what}')}")
+    title = said(step.name) if step.name == step.subject else f"{said(step.name)} {step.subject}"
+    label = said(sign)
+    typer.echo(
+        f"{' ' * (8 - cell_len(label))}{typer.style(label, fg=colour, bold=True)}  {shown(f'{title}: {step.what}')}"
+    )
     if step.state is State.RIGHT:
         return
     if step.restarts:
-        typer.echo(f"          {typer.style('restarts', bold=True)} {shown(step.restarts)}")
+        restarts = said("restarts")
+        typer.echo(f"          {typer.style(restarts, bold=True)} {shown(step.restarts)}")
     lines = [step.fix.advice, *step.fix.sql, *step.fix.cli, step.fix.console]
     for line in filter(None, lines):
         typer.echo(f"          {shown(line)}")

@@ -11,7 +11,7 @@ from penstock.clickhouse.client import quoted
 from penstock.clickhouse.writer import SETTINGS
 from penstock.errors import DestinationError, PenstockError, TableError
 from penstock.finding import Finding, Fix, Severity
-from penstock.language import N_, said
+from penstock.language import N_, said, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +65,7 @@ def _asked(question: Callable[[Client, str], Iterator[Finding]], client: Client,
                 Severity.WARNING,
                 client.name,
                 said("this could not be checked: {error}", error=error.message),
-                fix=Fix(advice=error.hint),
+                fix=Fix(advice=spoken(error.hint)),
             )
         ]
 
@@ -73,7 +73,9 @@ def _asked(question: Callable[[Client, str], Iterator[Finding]], client: Client,
 def unreachable(name: str, error: DestinationError) -> Finding:
     """A destination that does not answer."""
     why = said("Nothing else could be asked there.")
-    return Finding("destination_reachable", Severity.BLOCKING, name, error.message, why, Fix(advice=error.hint))
+    return Finding(
+        "destination_reachable", Severity.BLOCKING, name, spoken(error.message), why, Fix(advice=spoken(error.hint))
+    )
 
 
 def _reachable(client: Client) -> list[Finding]:
@@ -184,7 +186,11 @@ def _tried(client: Client, database: str, user: str) -> Iterator[Finding]:
             try:
                 client.command(statement.format(**names), {}, subject=database)
             except PenstockError as error:
-                fix = _grant(database, user, RIGHTS) if "ACCESS_DENIED" in error.message else Fix(advice=error.hint)
+                fix = (
+                    _grant(database, user, RIGHTS)
+                    if "ACCESS_DENIED" in error.message
+                    else Fix(advice=spoken(error.hint))
+                )
                 yield _refused(f"{client.name}, {database}", said(doing), error, fix)
                 return
     finally:

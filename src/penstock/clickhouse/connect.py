@@ -14,6 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import failures
 from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError
+from penstock.language import joined, phrase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def _through(where: Address, ssh: Ssh) -> dict[str, Any]:
         way.reach(where.host, where.port)
     except TunnelError as error:
         kind = DestinationRefusedError if error.lasting else DestinationUnavailableError
-        raise kind(f"{where.name}: {error.message}", hint=error.hint) from None
+        raise kind(joined(where.name, error.message, between=": "), hint=error.hint) from None
     return {"host": tunnel.LOOPBACK, "port": port, **({"server_host_name": where.host} if where.secure else {})}
 
 
@@ -85,7 +86,8 @@ def _embedded(path: Path, settings: dict[str, Scalar]) -> Driver:
         )
     except ImportError:
         raise ConfigError(
-            "destination.dsn asks for chDB, which is not installed", hint="Run: pip install 'penstock[embedded]'"
+            phrase("destination.dsn asks for chDB, which is not installed"),
+            hint=phrase("Run: {command}", command="pip install 'penstock[embedded]'"),
         ) from None
     except ClickHouseError as error:
         if failures.code_of(error, str(error)) != failures.BAD_ARGUMENTS:
@@ -105,15 +107,18 @@ def _memory_bytes() -> int:
 def _not_opened(path: Path, text: str) -> DestinationRefusedError:
     if "different path" in text:
         return DestinationRefusedError(
-            f"chDB at {path} cannot be opened: this process has another chDB folder open",
-            hint="One process can use one folder; run the other pipe in a process of its own.",
+            phrase("chDB at {path} cannot be opened: this process has another chDB folder open", path=path),
+            hint=phrase("One process can use one folder; run the other pipe in a process of its own."),
         )
     holder = _holder(path)
+    if holder:
+        return DestinationRefusedError(
+            phrase("chDB at {path} cannot be opened: process {holder} uses it", path=path, holder=holder),
+            hint=phrase("Stop the other process, or ask the running pipe with `penstock query`."),
+        )
     return DestinationRefusedError(
-        f"chDB at {path} cannot be opened: " + (f"process {holder} uses it" if holder else "its files cannot be used"),
-        hint="Stop the other process, or ask the running pipe with `penstock query`."
-        if holder
-        else "Look at the folder's owner and permissions.",
+        phrase("chDB at {path} cannot be opened: its files cannot be used", path=path),
+        hint=phrase("Look at the folder's owner and permissions."),
     )
 
 

@@ -23,6 +23,7 @@ from penstock.errors import (
     SchemaConflictError,
     TableError,
 )
+from penstock.language import N_, Phrase, joined, phrase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +41,13 @@ _VIEW = re.compile(rf"while pushing to view ({_PART}\.{_PART})")
 _TARGET = re.compile(r"Target table '(.+?)' of view")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 _NO_SPACE = "No space left on device"
-_RETRY = "Penstock tries again by itself; check that the server runs and can be reached."
+_RETRY = N_("Penstock tries again by itself; check that the server runs and can be reached.")
 _TOO_LONG = re.compile("File name too long|max length of table name")
-_SHORTER = "Give it a shorter name: target in [tables.options]; then: penstock resync."
+_SHORTER = N_("Give it a shorter name: target in [tables.options]; then: penstock resync.")
 _QUOTE_CHARACTERS = 400
-_LESS = "Ask for less: the result is held in memory."
-_OF_QUERIES = {164: "The query can only read, and change no setting.", 241: _LESS, 396: _LESS}
+_LESS = N_("Ask for less: the result is held in memory.")
+_MEND = N_("Mend the query.")
+_OF_QUERIES = {164: N_("The query can only read, and change no setting."), 241: _LESS, 396: _LESS}
 
 
 def code_of(error: BaseException, text: str) -> int:
@@ -65,7 +67,9 @@ def of_statement(subject: str, code: int, text: str) -> PenstockError:
 def of_bounded(subject: str, code: int, text: str) -> PenstockError:
     """A statement of ours whose result is bounded."""
     if code in (MEMORY_LIMIT_EXCEEDED, TOO_MANY_ROWS_OR_BYTES):
-        return ResultTooLargeError(f"{subject}: too much was asked at once ({_code(code, text)})", hint=_RETRY)
+        return ResultTooLargeError(
+            _told(subject, phrase("too much was asked at once"), code, text), hint=phrase(_RETRY)
+        )
     return of_statement(subject, code, text)
 
 
@@ -75,42 +79,44 @@ def of_insert(subject: str, code: int, text: str) -> PenstockError:
     if issubclass(meaning.kind, DestinationUnavailableError):
         return _error(meaning, subject, code, text)
     if view := _VIEW.search(text):
-        problem = f"its materialized view {view[1]} failed"
+        problem = phrase("its materialized view {view} failed", view=view[1])
     elif target := _TARGET.search(text):
-        problem = f"the target table {target[1]} of one of its materialized views is gone"
+        problem = phrase("the target table {table} of one of its materialized views is gone", table=target[1])
     else:
         return _error(meaning, subject, code, text)
     return BadDataError(
-        f"{subject}: {problem} ({_code(code, text)})",
-        hint="The rows may be in the table already. Mend or drop the view, then resume the table.",
+        _told(subject, problem, code, text),
+        hint=phrase("The rows may be in the table already. Mend or drop the view, then resume the table."),
     )
 
 
 def of_ddl(subject: str, code: int, text: str) -> PenstockError:
     """A definition: the server's words are shown where it refuses it."""
     if _TOO_LONG.search(text):
-        problem = f"{subject}: the name is too long for ClickHouse ({_code(code, text)})"
-        return SchemaConflictError(problem, hint=_SHORTER)
+        problem = _told(subject, phrase("the name is too long for ClickHouse"), code, text)
+        return SchemaConflictError(problem, hint=phrase(_SHORTER))
     meaning = _meaning(code, text, codes.UNKNOWN)
     if meaning is not codes.UNKNOWN and not issubclass(meaning.kind, TableError):
         return _error(meaning, subject, code, text)
-    return SchemaConflictError(f"{subject}: {_sentence(text)} ({_code(code, text)})", hint=meaning.hint)
+    return SchemaConflictError(_told(subject, _sentence(text), code, text), hint=phrase(meaning.hint))
 
 
 def of_query(subject: str, code: int, text: str) -> PenstockError:
     """A query that a user typed: the server's words are shown."""
-    message = f"{subject}: {_sentence(text)} ({_code(code, text)})"
+    message = _told(subject, _sentence(text), code, text)
     if code not in _OF_QUERIES and issubclass(_meaning(code, text, codes.UNKNOWN).kind, DestinationUnavailableError):
-        return DestinationUnavailableError(message, hint="Ask again in a moment.")
-    return ConfigError(message, hint=_OF_QUERIES.get(code, "Mend the query."))
+        return DestinationUnavailableError(message, hint=phrase("Ask again in a moment."))
+    return ConfigError(message, hint=phrase(_OF_QUERIES.get(code, _MEND)))
 
 
 def of_folder(folder: Path, error: OSError) -> PenstockError:
     """A folder of ours that cannot be used."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return codes.DISK_FULL.kind(f"{folder}: {codes.DISK_FULL.problem}", hint=codes.DISK_FULL.hint)
+        full = codes.DISK_FULL
+        return full.kind(joined(str(folder), phrase(full.problem), between=": "), hint=phrase(full.hint))
     return DestinationRefusedError(
-        f"the folder {folder} cannot be used: {error.strerror}", hint="Check its path, owner and permissions."
+        phrase("the folder {folder} cannot be used: {reason}", folder=folder, reason=error.strerror),
+        hint=phrase("Check its path, owner and permissions."),
     )
 
 
@@ -122,51 +128,58 @@ def of_transport(subject: str, error: BaseException, text: str) -> PenstockError
     if isinstance(cause, urllib3.exceptions.SSLError):
         return _tls(subject, str(cause))
     if isinstance(cause, (urllib3.exceptions.HTTPError, OSError)):
-        return DestinationUnavailableError(f"{subject} {_network(cause)}", hint=_RETRY)
+        return DestinationUnavailableError(phrase(_network(cause), server=subject), hint=phrase(_RETRY))
     if "is for clickhouse-client program" in text:
         return DestinationRefusedError(
-            f"{subject} is the port of the native protocol", hint="Use the HTTP port: 8123, or 8443 with secure=true."
+            phrase("{server} is the port of the native protocol", server=subject),
+            hint=phrase("Use the HTTP port: 8123, or 8443 with secure=true."),
         )
     found = _STATUS.search(text)
     status = int(found[1]) if found else 0
     if status in (429, 502, 503, 504):
-        return DestinationUnavailableError(f"{subject} answered with HTTP status {status}", hint=_RETRY)
+        return DestinationUnavailableError(
+            phrase("{server} answered with HTTP status {status}", server=subject, status=status), hint=phrase(_RETRY)
+        )
     if status:
         return DestinationRefusedError(
-            f"{subject} answered with HTTP status {status}, not as ClickHouse does",
-            hint="Check host and port in the destination's dsn, and any proxy in between.",
+            phrase(
+                "{server} answered with HTTP status {status}, not as ClickHouse does", server=subject, status=status
+            ),
+            hint=phrase("Check host and port in the destination's dsn, and any proxy in between."),
         )
     return DestinationRefusedError(
-        f"{subject}: the driver failed: {type(error).__name__}", hint="Please report this with the log."
+        joined(subject, phrase("the driver failed: {error}", error=type(error).__name__), between=": "),
+        hint=phrase("Please report this with the log."),
     )
 
 
 def _network(cause: BaseException) -> str:
     if isinstance(cause, urllib3.exceptions.NameResolutionError):
-        return "cannot be reached: its name cannot be resolved"
+        return N_("{server} cannot be reached: its name cannot be resolved")
     if isinstance(cause, urllib3.exceptions.NewConnectionError):
-        return "cannot be reached: the connection was refused"
+        return N_("{server} cannot be reached: the connection was refused")
     if isinstance(cause, (urllib3.exceptions.TimeoutError, TimeoutError)):
-        return "did not answer in time"
-    return "broke the connection"
+        return N_("{server} did not answer in time")
+    return N_("{server} broke the connection")
 
 
 def _tls(subject: str, text: str) -> PenstockError:
     if "doesn't match" in text or "Hostname mismatch" in text:
         return DestinationRefusedError(
-            f"{subject} shows the certificate of another host",
-            hint="Let the dsn name a host of the certificate, or say which it is: …&server_host_name=NAME.",
+            phrase("{server} shows the certificate of another host", server=subject),
+            hint=phrase("Let the dsn name a host of the certificate, or say which it is: …&server_host_name=NAME."),
         )
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return DestinationRefusedError(
-            f"{subject} shows a certificate that cannot be verified",
-            hint="Give its authority: …&ca_cert=/path/of/ca.pem in the dsn; verify=false only for tests.",
+            phrase("{server} shows a certificate that cannot be verified", server=subject),
+            hint=phrase("Give its authority: …&ca_cert=/path/of/ca.pem in the dsn; verify=false only for tests."),
         )
     if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
         return DestinationRefusedError(
-            f"{subject} does not speak TLS", hint="Take secure=true out of the dsn, or use the TLS port."
+            phrase("{server} does not speak TLS", server=subject),
+            hint=phrase("Take secure=true out of the dsn, or use the TLS port."),
         )
-    return DestinationUnavailableError(f"{subject} broke the TLS connection", hint=_RETRY)
+    return DestinationUnavailableError(phrase("{server} broke the TLS connection", server=subject), hint=phrase(_RETRY))
 
 
 def _meaning(code: int, text: str, unknown: codes.Meaning) -> codes.Meaning:
@@ -176,7 +189,12 @@ def _meaning(code: int, text: str, unknown: codes.Meaning) -> codes.Meaning:
 
 
 def _error(meaning: codes.Meaning, subject: str, code: int, text: str) -> PenstockError:
-    return meaning.kind(f"{subject}: {meaning.problem} ({_code(code, text)})", hint=meaning.hint)
+    return meaning.kind(_told(subject, phrase(meaning.problem), code, text), hint=phrase(meaning.hint))
+
+
+def _told(subject: str, problem: str, code: int, text: str) -> Phrase:
+    """``ClickHouse at db:8123: the disk is full (ClickHouse 243 NOT_ENOUGH_SPACE)``."""
+    return joined(joined(subject, problem, between=": "), f"({_code(code, text)})")
 
 
 def _code(code: int, text: str) -> str:

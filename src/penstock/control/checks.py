@@ -56,9 +56,7 @@ def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Findin
     return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
 
 
-def _source(
-    pipe: Pipe, folder: Path, standbys: Sequence[tuple[str, str]]
-) -> tuple[list[Finding], list[Table]]:
+def _source(pipe: Pipe, folder: Path, standbys: Sequence[tuple[str, str]]) -> tuple[list[Finding], list[Table]]:
     """What is found, and the tables as far as they could be read."""
     tables: list[Table] = []
     connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
@@ -87,10 +85,10 @@ def _unreachable(connector: Connector, error: SourceError) -> Finding:
     if found.support is providers.Support.NONE:
         return refused(found)
     why = said("Nothing else could be asked there.")
-    fix = Fix(advice=error.hint)
+    fix = Fix(advice=spoken(error.hint))
     if "timeout expired" in error.message:
         fix += advice.admission(connector.host)
-    return Finding("source_reachable", Severity.BLOCKING, connector.where, error.message, why, fix)
+    return Finding("source_reachable", Severity.BLOCKING, connector.where, spoken(error.message), why, fix)
 
 
 # The destination
@@ -201,9 +199,19 @@ def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> l
     except DestinationError as error:
         return [destination_checks.unreachable(client.name, error)]
     except ConfigError as error:
-        return [Finding("definition", Severity.BLOCKING, pipe.name, error.message, fix=Fix(advice=error.hint))]
+        return [
+            Finding(
+                "definition", Severity.BLOCKING, pipe.name, spoken(error.message), fix=Fix(advice=spoken(error.hint))
+            )
+        ]
     return findings + [
-        Finding("names", Severity.BLOCKING, name, error.message.removeprefix(f"{name}: "), fix=Fix(advice=error.hint))
+        Finding(
+            "names",
+            Severity.BLOCKING,
+            name,
+            spoken(error.message).removeprefix(f"{name}: "),
+            fix=Fix(advice=spoken(error.hint)),
+        )
         for name, error in refusals
         if not isinstance(error, KeyMissingError)  # which is among the source's findings
     ]

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from penstock.language import spoken
 from penstock.observe.words import count, duration, milliseconds, rate, shown, size
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class LiveView:
             self._sampled = now
 
     def _header(self, status: PipeStatus) -> RenderableType:
-        left = Text.assemble(_state(status.state), "  ", (shown(status.note), "dim"))
+        left = Text.assemble(_state(status.state), "  ", (shown(spoken(status.note)), "dim"))
         speed = Text.assemble((rate(status.changes_per_second), "bold"), " changes/s ", (_spark(self._rates), "blue"))
         where = Text.assemble(("durable ", "dim"), str(status.position), ("  behind ", "dim"), size(status.lag_bytes))
         if status.retained_bytes is not None:
@@ -192,17 +193,19 @@ def _state(state: str) -> Text:
 def _troubles(status: PipeStatus) -> list[Text]:
     lines = []
     if status.last_error:
-        lines.append(Text.assemble(("✗ ", "bold red"), shown(status.last_error)))
+        lines.append(Text.assemble(("✗ ", "bold red"), shown(spoken(status.last_error))))
     for table in status.tables:
         if table.last_error:
             lines.append(
-                Text.assemble(("✗ ", "bold red"), (shown(table.full_name), "bold"), "  ", shown(table.last_error))
+                Text.assemble(
+                    ("✗ ", "bold red"), (shown(table.full_name), "bold"), "  ", shown(spoken(table.last_error))
+                )
             )
             if table.note:
-                lines.append(Text.assemble("  ", ("next: ", "bold"), (shown(table.note), "dim")))
+                lines.append(Text.assemble("  ", ("next: ", "bold"), (shown(spoken(table.note)), "dim")))
         elif table.note:
             lines.append(
-                Text.assemble(("· ", "dim"), (shown(table.full_name), "bold"), "  ", (shown(table.note), "dim"))
+                Text.assemble(("· ", "dim"), (shown(table.full_name), "bold"), "  ", (shown(spoken(table.note)), "dim"))
             )
     lines += [Text.assemble(("! ", "yellow"), shown(warning)) for warning in status.warnings]
     return lines

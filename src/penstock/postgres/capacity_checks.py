@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.finding import Finding, Fix, Severity
-from penstock.language import N_, said
+from penstock.language import N_, said, spoken
 from penstock.postgres.connection import Connector
 from penstock.postgres.question import quoted
 from penstock.postgres.slot import slot_state
@@ -124,9 +124,9 @@ def replication_connection(asked: Question) -> Iterator[Finding]:
             "replication_connection",
             Severity.BLOCKING,
             asked.connection.info.host or "",
-            error.message,
+            spoken(error.message),
             said("The stream of changes comes through a connection of its own kind."),
-            Fix(advice=error.hint),
+            Fix(advice=spoken(error.hint)),
         )
         return
     connection.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import SourceError
 from penstock.finding import Finding, Fix, Severity
-from penstock.language import said
+from penstock.language import said, spoken
 from penstock.postgres import (
     capacity_checks,
     role_checks,
@@ -70,6 +70,6 @@ def _findings(question: Callable[[Question], Iterator[Finding]], asked: Question
                 Severity.WARNING,
                 said("the source"),
                 said("this could not be checked: {error}", error=error.message),
-                fix=Fix(advice=error.hint),
+                fix=Fix(advice=spoken(error.hint)),
             )
         ]

@@ -18,9 +18,10 @@ from psycopg import conninfo, pq
 from psycopg.adapt import Loader
 
 from penstock.errors import ConfigError, SourceError, SourceUnavailableError
+from penstock.language import joined, phrase
 from penstock.postgres import hosts, tokens
 from penstock.postgres.passage import Passage
-from penstock.postgres.trouble import FIREWALL, RULES
+from penstock.postgres.trouble import ANY_FIREWALL, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,8 +77,10 @@ class Connector:
             self._parameters = conninfo.conninfo_to_dict(source.dsn)
         except psycopg.Error:
             raise ConfigError(
-                "source.dsn is neither a URI nor a list of key=value pairs that libpq understands",
-                hint='Write "postgresql://user@host:5432/database?sslmode=verify-full"; escape special characters as %XX.',
+                phrase("source.dsn is neither a URI nor a list of key=value pairs that libpq understands"),
+                hint=phrase(
+                    'Write "postgresql://user@host:5432/database?sslmode=verify-full"; escape special characters as %XX.'
+                ),
             ) from None
         if source.authentication != "password":
             tokens.require_secure(source, self._parameters)
@@ -134,7 +137,7 @@ class Connector:
     def _to(self, one: Mapping[str, Any]) -> Connection:
         """A connection to one host."""
         given = {**one, **self._password(one)}
-        doing = f"connecting to {hosts.where(one)}"
+        doing = phrase("connecting to {server}", server=hosts.where(one))
         passage = Passage(self._source.ssh, one, doing) if self._source.ssh else None
         if passage:
             given |= passage.open()
@@ -156,12 +159,12 @@ class Connector:
         from penstock.postgres.providers import advice  # which connects, too
 
         host = str(given.get("host") or "")
-        told = translate(error, doing, secret=str(given.get("password") or ""))
+        told = translate(error, doing, secret=str(given.get("password") or ""), firewall=advice.firewall(host))
         if self._source.authentication != "password" and "authentication failed" in told.message:
             return type(told)(
                 told.message, hint=advice.tokens(self._source.authentication, host, str(given.get("user")))
             )
-        return type(told)(told.message, hint=told.hint.replace(FIREWALL, advice.firewall(host)))
+        return told
 
     def _password(self, one: Mapping[str, Any]) -> dict[str, str]:
         if self._source.authentication != "password":
@@ -226,7 +229,7 @@ def sibling(connection: Connection, *, replication: bool = False) -> Connection:
     used = {each.keyword.decode(): each.val.decode() for each in connection.pgconn.info if each.val}
     if replication:
         used["replication"] = "database"
-    with translated("connecting again"):
+    with translated(phrase("connecting again")):
         found = psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
     if replication:
         found.cursor_factory = psycopg.ClientCursor
@@ -249,24 +252,30 @@ def translated(doing: str) -> Iterator[None]:
         raise translate(error, doing) from None
 
 
-def translate(error: BaseException, doing: str, *, secret: str = "") -> PenstockError:
-    """What an error of psycopg means. ``doing`` says what was tried, with which object; ``secret`` never comes out."""
+def translate(error: BaseException, doing: str, *, secret: str = "", firewall: str = "") -> PenstockError:
+    """What an error of psycopg means. ``doing`` says what was tried, with which object; ``secret`` never comes out.
+
+    ``firewall`` says which one may be in the way.
+    """
     state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
     function = (error.diag.source_function or "") if isinstance(error, psycopg.Error) else ""
     text = _text(error, state, secret)
-    message = f"{doing}: {text}"
+    message = joined(doing, text, between=": ")
+    says = firewall or phrase(ANY_FIREWALL)
     for rule in RULES:
         if rule.fits(state, text, function):
-            return rule.error(message, hint=rule.hint)
+            return rule.error(message, hint=rule.says(says))
     if not state and isinstance(error, (psycopg.OperationalError, UnicodeError)):
-        return SourceUnavailableError(message, hint=RULES[-1].hint)
-    return SourceError(message, hint="See the server's log for the whole error.")
+        return SourceUnavailableError(message, hint=RULES[-1].says(says))
+    return SourceError(message, hint=phrase("See the server's log for the whole error."))
 
 
 def _text(error: BaseException, state: str, secret: str) -> str:
     """The error in one line, without what may hold a row's value or a secret."""
     if state.startswith("22"):
-        return f"PostgreSQL could not read a value (SQLSTATE {state})"  # its message repeats the value
+        return phrase(
+            "PostgreSQL could not read a value (SQLSTATE {state})", state=state
+        )  # its message repeats the value
     found = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     lines = (found or str(error)).strip().splitlines() or [type(error).__name__]
     text = lines[0].removeprefix("connection failed: ").removeprefix("connection is bad: ")

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, SourceUnavailableError
+from penstock.language import joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,4 +94,4 @@ def most_telling(errors: Sequence[PenstockError]) -> PenstockError:
     answered = [each for each in errors if not isinstance(each, SourceUnavailableError)]
     chosen = (answered or list(errors))[0 if answered else -1]
     messages = dict.fromkeys(each.message for each in errors)
-    return type(chosen)("; ".join(messages), hint=chosen.hint)
+    return type(chosen)(joined(*messages, between="; "), hint=chosen.hint)

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError, SourceRefusedError, SourceUnavailableError
+from penstock.language import joined
 from penstock.postgres import hosts
 
 if TYPE_CHECKING:
@@ -48,4 +49,4 @@ class Passage:
 
     def _told(self, error: TunnelError) -> PenstockError:
         kind = SourceRefusedError if error.lasting else SourceUnavailableError
-        return kind(f"{self._doing}: {error.message}", hint=error.hint)
+        return kind(joined(self._doing, error.message, between=": "), hint=error.hint)

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from penstock.errors import PublicationError, SourceChangedError
+from penstock.language import phrase
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
 from penstock.postgres.trouble import COPY_AGAIN
@@ -157,7 +158,7 @@ def missing(connection: Connection, name: str, tables: Sequence[Table]) -> list[
     except PublicationError:
         raise PublicationError(
             f'the publication "{name}" is gone',
-            hint=COPY_AGAIN,
+            hint=phrase(COPY_AGAIN),
         ) from None
     return unpublished(tables, oids, roots=connection.info.server_version >= ROOT_PUBLISHING)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import N_, said
 from penstock.observe.words import duration
-from penstock.postgres import providers
 from penstock.postgres.providers import Support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from penstock.postgres import providers
     from penstock.postgres.question import Question
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

@@ -16,7 +16,7 @@ from psycopg import conninfo
 
 from penstock.errors import ConfigError, SourceError
 from penstock.finding import Finding, Fix, Severity
-from penstock.language import N_, said
+from penstock.language import N_, said, spoken
 from penstock.postgres import hosts
 from penstock.postgres.connection import Connector
 from penstock.postgres.question import fetch, listed
@@ -113,7 +113,8 @@ def _unasked(asked: Question, found: Any) -> Iterator[Finding]:
             Severity.INFO,
             asked.pipe.slot,
             said(
-                "standbys follow this server ({count}), and none was asked whether it keeps the slot", count=found.senders
+                "standbys follow this server ({count}), and none was asked whether it keeps the slot",
+                count=found.senders,
             ),
             fix=Fix(cli=("penstock check PIPE.toml --standby host=STANDBY",)),
         )
@@ -220,7 +221,7 @@ def other_hosts(asked: Question) -> Iterator[Finding]:
                 (row,) = fetch(connection, "standby", name=asked.pipe.slot)
         except SourceError as error:
             problem = said("it could not be asked: {error}", error=error.message)
-            yield Finding("standby", Severity.INFO, host, problem, fix=Fix(advice=error.hint))
+            yield Finding("standby", Severity.INFO, host, problem, fix=Fix(advice=spoken(error.hint)))
             continue
         if row.in_recovery:
             yield from _standby(asked, host, row, made=made)

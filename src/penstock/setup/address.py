@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from penstock.errors import ConfigError
+from penstock.language import phrase
 
 if TYPE_CHECKING:
     from penstock.setup.asked import Asked
@@ -23,7 +24,8 @@ def let_in(asked: Asked) -> str:
         return str(ipaddress.ip_network(given))
     except ValueError:
         raise ConfigError(
-            f"--with address={given} is not an address", hint="Write it as 203.0.113.7/32 or 203.0.113.0/28."
+            phrase("--with address={address} is not an address", address=given),
+            hint=phrase("Write it as 203.0.113.7/32 or 203.0.113.0/28."),
         ) from None
 
 

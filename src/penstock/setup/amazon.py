@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableError
-from penstock.language import said
+from penstock.language import phrase, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,12 +73,14 @@ class Api:
                 return {}
             raise SourceRefusedError(
                 f"{service} {operation}: {told.get('Code')}: {told.get('Message')}",
-                hint="Let the credentials do that; or do it by hand, and run setup again: "
-                + command(self.region, service, operation, parameters),
+                hint=phrase(
+                    "Let the credentials do that; or do it by hand, and run setup again: {command}",
+                    command=command(self.region, service, operation, parameters),
+                ),
             ) from None
         except BotoCoreError as error:
             raise SourceUnavailableError(
-                f"{service} {operation}: {error}", hint="Check the way to Amazon's API, and the credentials."
+                f"{service} {operation}: {error}", hint=phrase("Check the way to Amazon's API, and the credentials.")
             ) from None
         return answer
 
@@ -102,7 +104,8 @@ class Api:
                 if seconds < WAIT_SECONDS:
                     return False
                 raise SourceUnavailableError(
-                    f"{what}: not within {seconds / 60:.0f} minutes", hint="See the console, and run it again."
+                    phrase("{what}: not within {minutes} minutes", what=what, minutes=round(seconds / 60)),
+                    hint=phrase("See the console, and run it again."),
                 )
             time.sleep(poll_seconds)
         return True

@@ -12,6 +12,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock.errors import ConfigError, SourceError, SourceRefusedError
+from penstock.language import phrase
 from penstock.postgres import catalog, hosts, providers
 from penstock.postgres.connection import Connector, translate, translated
 from penstock.postgres.question import fetch
@@ -186,7 +187,10 @@ class Asked:
         except psycopg.errors.DependentObjectsStillExist as error:
             raise SourceRefusedError(
                 f"{doing} {error.diag.message_primary}",
-                hint=f"It was given more than setup gave: {error.diag.message_detail}. Take that back, then run it again.",
+                hint=phrase(
+                    "It was given more than setup gave: {what}. Take that back, then run it again.",
+                    what=error.diag.message_detail,
+                ),
             ) from None
         except psycopg.Error as error:
             raise translate(error, doing) from None
@@ -211,8 +215,8 @@ def _administrator(pipe: Pipe, admin_dsn: str) -> Any:
         given = conninfo_to_dict(admin_dsn)
     except Exception:  # it may hold a password: neither it nor libpq's words about it are repeated
         raise ConfigError(
-            "the administrator's DSN is neither a URI nor a list of key=value pairs that libpq understands",
-            hint='Write "user=postgres password=…"; the rest is taken from the pipe.',
+            phrase("the administrator's DSN is neither a URI nor a list of key=value pairs that libpq understands"),
+            hint=phrase('Write "user=postgres password=…"; the rest is taken from the pipe.'),
         ) from None
     known = conninfo_to_dict(pipe.source.dsn)
     database = known.get("dbname") or known.get("user") or _usual("user")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import ConfigError, SourceRefusedError, SourceUnavailableError
-from penstock.language import said
+from penstock.language import phrase, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,11 +82,13 @@ def told(doing: str) -> Iterator[None]:
         code = error.error.code if error.error else error.status_code
         raise SourceRefusedError(
             f"{doing}: {code}: {error.message.splitlines()[0]}",
-            hint="Let the credentials do that (the role Contributor of the server), or do it by hand and run setup again.",
+            hint=phrase(
+                "Let the credentials do that (the role Contributor of the server), or do it by hand and run setup again."
+            ),
         ) from None
     except AzureError as error:
         raise SourceUnavailableError(
-            f"{doing}: {error.message}", hint="Check the way to Azure's API, and run it again."
+            f"{doing}: {error.message}", hint=phrase("Check the way to Azure's API, and run it again.")
         ) from None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.errors import ConfigError, SourceError, SourceRefusedError
 from penstock.finding import Fix
-from penstock.language import said
+from penstock.language import joined, phrase, said, spoken
 from penstock.postgres import slot
 from penstock.postgres.providers import Support
 from penstock.setup import aws, azure, later_tables, network, password, server, source, tokens
@@ -58,16 +58,16 @@ def stages(asked: Asked) -> tuple[Stage, ...]:
     """The stages of the source's provider. Raises SourceRefusedError for one that no pipe of this kind can have."""
     facts = asked.provider
     if facts.support is Support.NONE or (facts.support is Support.SNAPSHOT and asked.streams):
-        once = 'Set mode = "snapshot" in [pipe]: the tables are copied once.'
-        hint = once if facts.support is Support.SNAPSHOT else "Give the DSN of a PostgreSQL."
-        raise SourceRefusedError(f"{facts.title}: {said(facts.refusal)}", hint=hint)
+        once = phrase('Set mode = "snapshot" in [pipe]: the tables are copied once.')
+        hint = once if facts.support is Support.SNAPSHOT else phrase("Give the DSN of a PostgreSQL.")
+        raise SourceRefusedError(joined(facts.title, phrase(facts.refusal), between=": "), hint=hint)
     return STAGES.get(asked.provider.name, USUAL)
 
 
 def _unreachable(asked: Asked, error: SourceError, *, seen: bool) -> Step:
     """Where nobody answers, the way through the provider's firewall, unless a step before said it (``seen``)."""
     what = said("what it needs inside cannot be seen yet: {error}", error=error.message)
-    fix = Fix(advice=error.hint)
+    fix = Fix(advice=spoken(error.hint))
     if not (seen or asked.answers()):
         fix += asked.provider.allow.filled(asked.facts(role=f'"{asked.role}"'))
     return by_hand("reach the source", asked.connector.where, what, fix)
@@ -97,8 +97,15 @@ def _carry_out(stage: Stage, asked: Asked, record: Record, talk: Talk) -> list[S
             which = (step.name, step.subject)
             if which in made:
                 raise SourceRefusedError(
-                    f"{step.subject}: {step.name} was set up, and is still not right: {step.what}",
-                    hint="The administrator may do only a part of it, or something takes it back; the server's log may say more.",
+                    phrase(
+                        "{subject}: {step} was set up, and is still not right: {what}",
+                        subject=step.subject,
+                        step=phrase(step.name),
+                        what=step.what,
+                    ),
+                    hint=phrase(
+                        "The administrator may do only a part of it, or something takes it back; the server's log may say more."
+                    ),
                 )
             if step.restarts and not talk.may_restart(step.restarts):
                 declined.add(which)
@@ -128,8 +135,12 @@ def undo(asked: Asked, record: Record, talk: Talk) -> list[Done]:
     for done in gone:
         if done.restarts and not talk.may_restart(done.restarts):
             raise ConfigError(
-                f"{done.subject}: {done.name} is not taken back, nor what was made before it",
-                hint="Run it again when the restart may be.",
+                phrase(
+                    "{subject}: {step} is not taken back, nor what was made before it",
+                    subject=done.subject,
+                    step=phrase(done.name),
+                ),
+                hint=phrase("Run it again when the restart may be."),
             )
         talk.tell(done.name, done.subject, said("taken back"))
         for back in done.back:
@@ -142,13 +153,13 @@ def _require_same(asked: Asked, record: Record) -> None:
     """The server that was set up, and no pipe on it any more. Raises SourceError where it cannot be asked."""
     if slot.system(asked.source).system_identifier != record.system:
         raise ConfigError(
-            f"{asked.connector.where} is not the server that was set up",
-            hint="Point the pipe, and the administrator's DSN, to the server as it was then.",
+            phrase("{server} is not the server that was set up", server=asked.connector.where),
+            hint=phrase("Point the pipe, and the administrator's DSN, to the server as it was then."),
         )
     if slot.slot_state(asked.source, asked.pipe.slot) is not None:
         raise ConfigError(
-            f'the pipe still has its replication slot "{asked.pipe.slot}"',
-            hint="Drop the pipe first: penstock drop PIPE.toml",
+            phrase('the pipe still has its replication slot "{slot}"', slot=asked.pipe.slot),
+            hint=phrase("Drop the pipe first: {command}", command="penstock drop PIPE.toml"),
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from penstock.errors import ConfigError
+from penstock.language import phrase
 from penstock.setup.step import Back
 
 if TYPE_CHECKING:
@@ -39,13 +40,16 @@ class Password:
         if secret is None:
             given = conninfo.conninfo_to_dict(source.dsn)
             known = str(given.get("password") or "")
-            return cls(known=known, lack="" if known or given.get("sslcert") else "source.password is not set")
+            return cls(known=known, lack="" if known or given.get("sslcert") else phrase("source.password is not set"))
         if secret.file:
             path = Path(secret.file).expanduser()
             return cls(known=secret.read()) if path.exists() else cls(path=str(path.absolute()))
         if secret.env in os.environ:
             return cls(known=secret.read())
-        return cls(variable=secret.env, lack="" if shown else f"the environment variable {secret.env} is not set")
+        return cls(
+            variable=secret.env,
+            lack="" if shown else phrase("the environment variable {name} is not set", name=secret.env),
+        )
 
     @property
     def back(self) -> tuple[Back, ...]:
@@ -62,8 +66,10 @@ class Password:
                 handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
                 raise ConfigError(
-                    f"the password's file {self.path} cannot be made: {error.strerror}",
-                    hint="Let source.password name a file in a folder that exists and can be written.",
+                    phrase(
+                        "the password's file {path} cannot be made: {reason}", path=self.path, reason=error.strerror
+                    ),
+                    hint=phrase("Let source.password name a file in a folder that exists and can be written."),
                 ) from None
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(made + "\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from penstock.finding import Fix
-from penstock.language import said
+from penstock.language import said, spoken
 from penstock.postgres.providers import Parameter
 from penstock.setup.step import Back, State, Step, by_hand, right
 
@@ -39,9 +39,9 @@ def steps(asked: Asked) -> list[Step]:
 def no_api(name: str, asked: Asked, error: ConfigError) -> Step:
     """Why people have to do it; and how, where the server cannot be seen either, and ``steps`` will not say."""
     facts = asked.facts()
-    fix = Fix(advice=error.hint)
+    fix = Fix(advice=spoken(error.hint))
     return by_hand(
-        name, facts["server"], error.message, fix if asked.reachable else fix + asked.provider.switch_on(facts)
+        name, facts["server"], spoken(error.message), fix if asked.reachable else fix + asked.provider.switch_on(facts)
     )
 
 

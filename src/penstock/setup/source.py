@@ -14,7 +14,7 @@ from psycopg import sql
 
 from penstock.errors import PenstockError
 from penstock.finding import Fix
-from penstock.language import said
+from penstock.language import said, spoken
 from penstock.postgres.connection import Connector
 from penstock.setup import later_tables
 from penstock.setup.password import Password, verifier
@@ -189,7 +189,7 @@ def _login(asked: Asked, found: Any) -> Iterator[Step]:
             connector.replication({}).close()
     except PenstockError as error:
         what = said("the pipe does not get in: {error}", error=error.message)
-        yield by_hand("login", asked.role, what, Fix(advice=error.hint))
+        yield by_hand("login", asked.role, what, Fix(advice=spoken(error.hint)))
     else:
         yield right("login", asked.role, said("the pipe gets in"))
 

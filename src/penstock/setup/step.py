@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from penstock.finding import Fix
+from penstock.language import N_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,37 @@ class Back:
     kind: str  # which of ``course.UNDO`` does it
     what: str  # a statement, a path, an operation
     arguments: dict[str, Argument] = field(default_factory=dict)
+
+
+NAMES = (
+    N_("role"),
+    N_("login"),
+    N_("connect"),
+    N_("tokens"),
+    N_("replication"),
+    N_("row-level security"),
+    N_("schema"),
+    N_("tables"),
+    N_("later tables"),
+    N_("replica identity"),
+    N_("publication"),
+    N_("definition"),
+    N_("reach the source"),
+    N_("security group"),
+    N_("firewall"),
+    N_("private link"),
+    N_("endpoint"),
+    N_("parameter"),
+    N_("parameters"),
+    N_("parameter group"),
+    N_("attach"),
+    N_("restart"),
+    N_("high availability"),
+    N_("IAM policy"),
+    N_("Amazon's API"),
+    N_("Azure's API"),
+)
+"""What steps are called, apart from those that are called as a setting is."""
 
 
 @dataclass(frozen=True, slots=True)

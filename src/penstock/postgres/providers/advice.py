@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from penstock.finding import Fix
+from penstock.language import N_, joined, phrase
 from penstock.postgres.providers import Provider, by_host, named
+from penstock.postgres.trouble import ANY_FIREWALL
 
-_THIS_MACHINE = "this machine's address"
+_THIS_MACHINE = N_("this machine's address")
 _TOKENS_OF = {"aws-iam": "rds", "azure-entra": "azure"}  # where the host's name does not tell
 
 
 def firewall(host: str) -> str:
     """Which firewall swallows the packets of somebody who gets no answer."""
     provider = by_host(host).provider
-    way = provider.allow.filled(provider.facts(host, address=_THIS_MACHINE)).console
+    way = provider.allow.console
     if not provider.hosts or not way:
-        return "A firewall between here and there swallows the packets, or the address is of a network that is not reached from here."
-    way = way.replace("/32", "")
-    return (
-        f"The firewall of {provider.title} swallows the packets: {way}. A private address needs a way into its network."
+        return phrase(ANY_FIREWALL)
+    return phrase(
+        "The firewall of {provider} swallows the packets: {way}. A private address needs a way into its network.",
+        provider=provider.title,
+        way=phrase(way, **{**provider.facts(host), "address": phrase(_THIS_MACHINE)}),
     )
 
 
@@ -35,6 +38,6 @@ def tokens(authentication: str, host: str, user: str) -> str:
         found = named(_TOKENS_OF[authentication])
     if found is None:
         return ""
-    fix = found.tokens.filled(found.facts(host, role='"' + user.replace('"', '""') + '"'))
-    identity = "let the AWS identity rds-db:connect as this user; " if authentication == "aws-iam" else ""
-    return f"{' '.join(fix.sql)} {identity}{fix.console}"
+    facts = found.facts(host, role='"' + user.replace('"', '""') + '"')
+    identity = phrase("Let the AWS identity rds-db:connect as this user.") if authentication == "aws-iam" else ""
+    return joined(*found.tokens.filled(facts).sql, identity, phrase(found.tokens.console, **facts))
