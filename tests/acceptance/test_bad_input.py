@@ -55,6 +55,23 @@ def test_a_dsn_that_leads_nowhere(embedded: Case) -> None:
     assert "not-shown" not in done.stdout + done.stderr
 
 
+def test_errors_are_said_in_the_readers_language(embedded: Case) -> None:
+    """Of the source by every command, of the destination by check; the log stays English."""
+    embedded.source_dsn = "postgresql://penstock@127.0.0.1:15999/shop"
+    embedded.define()
+    embedded.environment["LC_ALL"] = "ko_KR.UTF-8"
+    refused(embedded.penstock("run", str(embedded.file)), 1, "오류: 127.0.0.1:15999/shop에 연결 중: ", "다음: 그곳에서")
+    done = embedded.penstock("run", str(embedded.file), "--lang", "ja", "--json")
+    assert json.loads(done.stdout)["hint"].startswith("そこでは何も待ち受けていません")
+    assert not re.search(r"[^\x00-\x7f…]", done.stderr)
+    done = embedded.penstock("setup", str(embedded.file), "--lang", "zh")
+    refused(done, 0, "手动  访问源 127.0.0.1:15999/shop: 尚无法查看", "那里没有服务在监听", "其余需由您完成")
+    embedded.destination = "clickhouse://127.0.0.1:15999"
+    embedded.define()
+    done = embedded.penstock("check", str(embedded.file), "--lang", "ja")
+    refused(done, 3, "127.0.0.1:15999/shop への接続: ", "Penstock が再試行します", "接続が拒否されました", "自動的に再試行")
+
+
 def test_a_wrong_password(embedded: Case) -> None:
     embedded.environment["SHOP_PASSWORD"] = "not-shown"
     embedded.define(source='password = { env = "SHOP_PASSWORD" }')

@@ -106,7 +106,8 @@ def of_query(subject: str, code: int, text: str) -> PenstockError:
     message = _told(subject, _sentence(text), code, text)
     if code not in _OF_QUERIES and issubclass(_meaning(code, text, codes.UNKNOWN).kind, DestinationUnavailableError):
         return DestinationUnavailableError(message, hint=phrase("Ask again in a moment."))
-    return ConfigError(message, hint=phrase(_OF_QUERIES.get(code, _MEND)))
+    hint = _OF_QUERIES.get(code, _MEND)
+    return ConfigError(message, hint=phrase(hint))
 
 
 def of_folder(folder: Path, error: OSError) -> PenstockError:
@@ -128,7 +129,8 @@ def of_transport(subject: str, error: BaseException, text: str) -> PenstockError
     if isinstance(cause, urllib3.exceptions.SSLError):
         return _tls(subject, str(cause))
     if isinstance(cause, (urllib3.exceptions.HTTPError, OSError)):
-        return DestinationUnavailableError(phrase(_network(cause), server=subject), hint=phrase(_RETRY))
+        happened = _network(cause)
+        return DestinationUnavailableError(phrase(happened, server=subject), hint=phrase(_RETRY))
     if "is for clickhouse-client program" in text:
         return DestinationRefusedError(
             phrase("{server} is the port of the native protocol", server=subject),
