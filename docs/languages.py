@@ -1,7 +1,8 @@
 """Keeps the catalogues of src/penstock/locale/ and the translated guides of docs/ in step with what they translate.
 
 ``python docs/languages.py`` takes what ``said``, ``phrase`` and ``N_`` are given into each penstock.po, keeps the translations that are
-there, and compiles them. What is new has an empty translation afterwards: fill it in and run this again. It also lists the guides that are stale.
+there, and compiles them. What is new has an empty translation afterwards: fill it in and run this again. It also lists the guides
+that are stale.
 
 ``python docs/languages.py docs/ko/setup.md …`` notes in these pages that they say what the English ones say now.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.config import Pipe, parse
 from penstock.finding import Finding, Severity
-from penstock.postgres import catalog, checks, standby_checks
+from penstock.postgres import catalog, checks, hosts
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pipe_of(dsn: str, tables: dict[str, Any] | None = None, mode: str = "cdc", *
 
 def check(pipe: Pipe, *standbys: str) -> list[Finding]:
     """What is found, after the texts have been looked at."""
-    named = [standby_checks.standby(pipe, each) for each in standbys]
+    named = [hosts.beside(pipe.source.dsn, each) for each in standbys]
     with contextlib.closing(Connector(pipe.source, "penstock test").connect()) as connection:
         tables = catalog.read_tables(connection, pipe.tables.matches, pipe.publication)
         found = checks.check(connection, pipe, tables, named)

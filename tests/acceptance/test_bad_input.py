@@ -69,7 +69,9 @@ def test_errors_are_said_in_the_readers_language(embedded: Case) -> None:
     embedded.destination = "clickhouse://127.0.0.1:15999"
     embedded.define()
     done = embedded.penstock("check", str(embedded.file), "--lang", "ja")
-    refused(done, 3, "127.0.0.1:15999/shop への接続: ", "Penstock が再試行します", "接続が拒否されました", "自動的に再試行")
+    refused(
+        done, 3, "127.0.0.1:15999/shop への接続: ", "Penstock が再試行します", "接続が拒否されました", "自動的に再試行"
+    )
 
 
 def test_a_wrong_password(embedded: Case) -> None:

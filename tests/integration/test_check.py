@@ -12,7 +12,7 @@ import pytest
 from tests.fix_clickhouse import destination_of
 from tests.servers.clickhouse import PASSWORD
 
-from penstock.config import Pipe, parse
+from penstock.config import Pipe, Secret, parse
 from penstock.control import checks
 from penstock.control.store import StateStore
 from penstock.finding import Finding, Severity
@@ -88,6 +88,9 @@ def test_an_end_that_does_not_answer_hides_nothing_of_the_other(
     no_source = pipe.model_copy(update={"source": pipe.source.model_copy(update={"dsn": "host=127.0.0.1 port=1"})})
     (only,) = checks.check(no_source, tmp_path)
     assert (only.check, only.severity, only.subject) == ("source_reachable", Severity.BLOCKING, "127.0.0.1:1/")
+    unset = pipe.source.model_copy(update={"password": Secret(env="PENSTOCK_TEST_NOT_SET")})
+    (only,) = checks.check(pipe.model_copy(update={"source": unset}), tmp_path)
+    assert (only.check, "NOT_SET is not set" in only.problem) == ("source_reachable", True)
     to = pipe.destination.model_copy(update={"dsn": "clickhouse://127.0.0.1:1"})
     names = {each.check for each in checks.check(pipe.model_copy(update={"destination": to}), tmp_path)}
     assert names == {"replica_identity", "destination_reachable"}

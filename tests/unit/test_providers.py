@@ -27,31 +27,16 @@ def texts(fix: Fix) -> list[str]:
 
 
 def test_every_provider_that_the_facts_name_is_there() -> None:
-    assert [each.name for each in PROVIDERS] == [
-        "yugabyte",
-        "cockroach",
-        "redshift",
-        "heroku",
-        "aurora",
-        "rds",
-        "azure",
-        "alloydb",
-        "cloudsql",
-        "supabase",
-        "neon",
-        "crunchy",
-        "planetscale",
-        "timescale",
-        "digitalocean",
-        "generic",
-    ]
+    names = [each.name for each in PROVIDERS]
+    assert {"auto", *names} == set(get_args(ProviderName))
+    assert names.index("heroku") < names.index("aurora") < names.index("rds")  # the first that fits
+    assert names[-1] == "generic"
     assert {each.name for each in PROVIDERS if each.support is Support.SNAPSHOT} == {
         "heroku",
         "timescale",
         "digitalocean",
     }
     assert all(each.refusal for each in PROVIDERS if each.support is not Support.FULL)
-    assert {"auto", *(each.name for each in PROVIDERS)} == set(get_args(ProviderName))
     assert named("auto") is None
     assert named("neon") is not None
 

@@ -21,11 +21,10 @@ from penstock.language import said, spoken
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.prepare import compile_all, read_tables, refuse_not_yet
 from penstock.postgres import checks as source_checks
-from penstock.postgres import providers
+from penstock.postgres import hosts, providers
 from penstock.postgres.connection import Connector
 from penstock.postgres.providers import advice
 from penstock.postgres.server_checks import refused
-from penstock.postgres.standby_checks import standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +45,7 @@ def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Findin
     of its own. Raises ConfigError for what can be told from the definition alone.
     """
     refuse_not_yet(pipe)
-    named = [standby(pipe, each) for each in standbys]
+    named = [hosts.beside(pipe.source.dsn, each) for each in standbys]
     with tempfile.TemporaryDirectory(prefix="penstock-check-") as scratch, ThreadPoolExecutor(2, "check") as pool:
         source = pool.submit(copy_context().run, _source, pipe, folder, named)
         destination = pool.submit(
@@ -65,7 +64,7 @@ def _source(pipe: Pipe, folder: Path, standbys: Sequence[tuple[str, str]]) -> tu
             tables, wrong = read_tables(pipe, connection)
             unknown = _unknown(wrong, has_run=bool(_records(pipe, folder)))
             return unknown + source_checks.check(connection, pipe, tables, standbys), tables
-    except SourceError as error:
+    except (SourceError, ConfigError) as error:  # as of a password that is not there
         return [_unreachable(connector, error)], tables
 
 
@@ -79,7 +78,7 @@ def _unknown(wrong: Sequence[Unknown], *, has_run: bool) -> list[Finding]:
     ]
 
 
-def _unreachable(connector: Connector, error: SourceError) -> Finding:
+def _unreachable(connector: Connector, error: SourceError | ConfigError) -> Finding:
     """A source that does not answer; one that is not PostgreSQL may not even understand how it is asked."""
     found = providers.by_host(connector.host).provider
     if found.support is providers.Support.NONE:

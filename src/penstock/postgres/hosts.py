@@ -9,6 +9,9 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg import conninfo
+
 from penstock.errors import ConfigError, SourceUnavailableError
 from penstock.language import joined
 
@@ -87,6 +90,25 @@ def address(parameters: Mapping[str, Any]) -> tuple[str, int]:
         return host, int(parameters.get("port") or DEFAULT_PORT)
     except ValueError:
         raise ConfigError("the port in source.dsn is not a number", hint="Mend the DSN in [source].") from None
+
+
+def beside(dsn: str, given: str) -> tuple[str, str]:
+    """Another server, which ``given`` names: for people, and as a DSN; what that does not say is as in ``dsn``. Raises ConfigError."""
+    require_plain(given, "--standby")
+    try:
+        known, theirs = conninfo.conninfo_to_dict(dsn), conninfo.conninfo_to_dict(given)
+    except psycopg.Error:
+        theirs = {}
+    host = theirs.get("host") or theirs.get("hostaddr")
+    if not host or theirs.get("password"):
+        raise ConfigError(
+            "--standby gives a password, which others would see; it is the pipe's"
+            if host
+            else "--standby names no host",
+            hint="Write --standby host=db2.example.com, with port=… where that is another; the rest is taken from the pipe.",
+        )
+    alone = {**known, "host": None, "hostaddr": None, "port": None, **theirs, "target_session_attrs": "any"}
+    return f"{host}:{theirs.get('port') or DEFAULT_PORT}", conninfo.make_conninfo("", **alone)
 
 
 def most_telling(errors: Sequence[PenstockError]) -> PenstockError:

@@ -11,10 +11,9 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg import conninfo
 
-from penstock.errors import ConfigError, SourceError
+from penstock.errors import SourceError
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import N_, said, spoken
 from penstock.postgres import hosts
@@ -25,7 +24,6 @@ from penstock.postgres.slot import slot_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from penstock.config import Pipe
     from penstock.postgres.question import Question
 
 KEPT_SINCE = 17
@@ -228,25 +226,6 @@ def other_hosts(asked: Question) -> Iterator[Finding]:
         elif (host, dsn) in asked.standbys:
             advice = said("Give the address of the standby itself: --standby {words}", words="host=STANDBY")
             yield Finding("standby", Severity.WARNING, host, said("it is no standby"), fix=Fix(advice=advice))
-
-
-def standby(pipe: Pipe, given: str) -> tuple[str, str]:
-    """A standby that is named to be asked, for people and as a DSN; what is not said is as in the pipe. Raises ConfigError."""
-    hosts.require_plain(given, "--standby")
-    try:
-        known, theirs = conninfo.conninfo_to_dict(pipe.source.dsn), conninfo.conninfo_to_dict(given)
-    except psycopg.Error:
-        theirs = {}
-    if not (theirs.get("host") or theirs.get("hostaddr")) or theirs.get("password"):
-        raise ConfigError(
-            "--standby gives a password, which others would see; it is the pipe's"
-            if theirs.get("password")
-            else "--standby names no host",
-            hint="Write --standby host=db2.example.com, with port=… where that is another; the rest is taken from the pipe.",
-        )
-    alone = {**known, "host": None, "hostaddr": None, "port": None, **theirs, "target_session_attrs": "any"}
-    host = theirs.get("host") or theirs.get("hostaddr")
-    return f"{host}:{theirs.get('port') or hosts.DEFAULT_PORT}", conninfo.make_conninfo("", **alone)
 
 
 def _others(asked: Question) -> Iterator[tuple[str, str]]:
