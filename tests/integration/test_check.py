@@ -128,7 +128,7 @@ def test_what_the_definition_names_and_the_source_does_not_have(
     assert (gone.check, gone.severity) == ("tables", Severity.WARNING)
 
 
-def test_a_destination_that_is_spoken_to_in_the_open(tmp_path: Path) -> None:
+def test_what_the_destinations_dsn_alone_tells(tmp_path: Path) -> None:
     """Nobody listens there: the way is what it is nevertheless."""
 
     def defined(dsn: str, **more: Any) -> Pipe:
@@ -143,6 +143,9 @@ def test_a_destination_that_is_spoken_to_in_the_open(tmp_path: Path) -> None:
     assert "secure=true" in plain.fix.advice
     assert found("clickhouse://192.0.2.1:1?connect_timeout=1&secure=true") == []
     assert found("clickhouse://127.0.0.1:1") == found(f"chdb://{tmp_path}/data") == []
+    (tmp_path / "file").write_text("")
+    _, folder = checks.check(defined(f"chdb://{tmp_path}/file/data"), tmp_path)
+    assert (folder.check, f"cannot be made in {tmp_path}/file" in folder.problem) == ("destination_reachable", True)
     assert checks._plain(defined("clickhouse://192.0.2.1:1", ssh={"host": "jump"})) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from tests.fix_clickhouse import destination_of
@@ -101,15 +101,29 @@ def test_an_old_version_is_not_used(place: Place, monkeypatch: pytest.MonkeyPatc
         capabilities.ask(place.client)
 
 
-def test_rights_are_granted_as_printed(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:
-    """The server's users are of a file, so what is printed is only looked at."""
-    clickhouse_server.query("create database if not exists mine")
-    with closing(Client.open(destination_of(clickhouse_server, "limited"), scratch=tmp_path)) as client:
-        (finding,) = blocking(checks.check(client, "mine"))
-    (grant,) = finding.fix.sql
-    assert re.match("GRANT (SELECT, )?INSERT, ALTER COLUMN, ALTER DELETE, CREATE TABLE", grant)
-    assert grant.endswith("ON `mine`.* TO `limited`;")
-    assert clickhouse_server.query("select count() from system.tables where name like 'penstock_check%'").strip() == "0"
+def test_rights_are_granted_as_printed(tmp_path: Path) -> None:
+    """The server's users are of a file, so what is printed goes into that of another one."""
+    grants = ["GRANT SELECT ON mine.*"]
+    for last in (False, True):
+        with (
+            ClickHouseServer(grants="</query><query>".join(grants)) as server,
+            closing(Client.open(destination_of(server, "limited"), scratch=tmp_path)) as client,
+        ):
+            server.query("create database mine")
+            found = checks.check(client, "mine")
+            assert bool(found) is not last, found
+            grants += [each.removesuffix(" TO `limited`;") for finding in found for each in finding.fix.sql]
+            assert server.query("select count() from system.tables where name like 'penstock_check%'") == "0\n"
+    assert grants[1].startswith("GRANT INSERT, ALTER COLUMN, ALTER DELETE, ALTER UPDATE, ALTER SETTINGS, CREATE")
+    assert [each.rpartition(" ON ")[2] for each in grants[1:]] == [
+        "`mine`.*",
+        "ReplacingMergeTree",
+        "`Null`",
+        "system.merges",
+        "system.processes",
+        "system.clusters",
+        "system.disks",
+    ]
 
 
 def test_a_database_that_cannot_exchange_tables(place: Place) -> None:
@@ -134,6 +148,26 @@ def test_settings_that_the_user_may_not_change(tmp_path: Path) -> None:
     (finding,) = found
     assert finding.subject == "async_insert"
     assert "async_insert = 0" in finding.fix.advice
+    with (
+        ClickHouseServer(profile={**profile, "async_insert": "0"}) as server,
+        closing(Client.open(destination_of(server), scratch=tmp_path)) as client,
+    ):
+        assert checks.check(client, "default") == []
+
+
+def test_a_replicated_database() -> None:
+    """The servers here have none: there is no Keeper."""
+    answers = {"engine": [("Replicated",)], "cloud_mode": []}
+
+    class Answers:
+        def rows(self, query: str, _parameters: object = None) -> list[tuple[str, ...]]:
+            return next(rows for word, rows in answers.items() if word in query)
+
+    (finding,) = checks.destination_engine(cast("Client", Answers()), "shop")
+    assert (finding.check, finding.severity) == ("destination_topology", Severity.BLOCKING)
+    assert "engine Atomic" in finding.fix.advice
+    answers["cloud_mode"] = [("1",)]  # there the tables are shared
+    assert list(checks.destination_engine(cast("Client", Answers()), "shop")) == []
 
 
 def test_a_question_that_cannot_be_asked_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

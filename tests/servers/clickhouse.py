@@ -54,7 +54,7 @@ _LISTEN = (
 class ClickHouseServer:
     """A ClickHouse server, running after ``start()``.
 
-    Users: ``default`` and ``penstock`` may do everything, ``limited`` only SELECT, ``reader`` is read-only, ``abroad`` sees
+    Users: ``default`` and ``penstock`` may do everything, ``limited`` what ``grants`` says, ``reader`` is read-only, ``abroad`` sees
     times in the time zone of Berlin; all but ``default`` have PASSWORD. ``profile`` holds settings of the default profile, ``config``
     more of the server's own XML, ``engine`` is the release.
     """
@@ -65,6 +65,7 @@ class ClickHouseServer:
         data: Path | None = None,
         profile: dict[str, str] | None = None,
         config: str = "",
+        grants: str = "GRANT SELECT ON *.*",
         engine: str = NEWEST,
     ) -> None:
         self._engine = ENGINES[engine]
@@ -76,7 +77,7 @@ class ClickHouseServer:
         settings = "".join(f"<{name}>{value}</{name}>" for name, value in (profile or {}).items())
         users = {
             "penstock": ("default", ""),
-            "limited": ("default", "<grants><query>GRANT SELECT ON *.*</query></grants>"),
+            "limited": ("default", f"<grants><query>{grants}</query></grants>"),
             "reader": ("readonly", ""),
             "abroad": ("abroad", ""),
         }

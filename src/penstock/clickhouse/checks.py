@@ -26,14 +26,23 @@ RIGHTS = (
     "INSERT",
     "ALTER COLUMN",
     "ALTER DELETE",
+    "ALTER UPDATE",
+    "ALTER SETTINGS",
     "CREATE TABLE",
     "CREATE VIEW",
     "DROP TABLE",
     "DROP VIEW",
 )
-"""What a pipe needs in its database; exchanging two tables needs no more."""
+"""What a pipe needs in its database; exchanging two tables needs no more, and up to 25 a DELETE is an UPDATE too."""
 _MAKING = "CREATE DATABASE"
+ENGINES = ("TABLE ENGINE ON ReplacingMergeTree", "TABLE ENGINE ON `Null`")
+"""What it needs of servers that grant engines."""
+SEEN = ("SELECT ON system.merges", "SELECT ON system.processes")
+"""What it looks at before it renames a column, and when a statement was given up."""
 _WHY = N_("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones.")
+_LOOKED_AT = {"destination_topology": ["SELECT ON system.clusters"], "destination_disk": ["SELECT ON system.disks"]}
+"""What only checks look at."""
+DENIED = "ACCESS_DENIED"
 _NO_EXCHANGE = ("Ordinary", "Lazy", "Memory")
 _REPLICAS = """
 select cluster, uniqExact(host_name, port) as replicas from system.clusters
@@ -65,9 +74,15 @@ def _asked(question: Callable[[Client, str], Iterator[Finding]], client: Client,
                 Severity.WARNING,
                 client.name,
                 said("this could not be checked: {error}", error=error.message),
-                fix=Fix(advice=spoken(error.hint)),
+                fix=_let_look(client, question.__name__) if DENIED in error.message else Fix(advice=spoken(error.hint)),
             )
         ]
+
+
+def _let_look(client: Client, check: str) -> Fix:
+    """The right to see what a check looks at."""
+    ((user, _),) = client.rows(_USER)
+    return _grant(user, _LOOKED_AT.get(check, ()))
 
 
 def unreachable(name: str, error: DestinationError) -> Finding:
@@ -107,30 +122,58 @@ def destination_rights(client: Client, database: str) -> Iterator[Finding]:
         yield _reader(f"{client.name}, {database}", user)
         return
     exists = fit.database_exists(client, database)
-    missing = _missing(client, database, RIGHTS if exists else (_MAKING, *RIGHTS))
+    missing = _missing(client, needed(database, made=exists))
     if missing:
         yield Finding(
             "destination_rights",
             Severity.BLOCKING,
             f"{client.name}, {database}",
-            said("the user {user} lacks {rights}", user=user, rights=", ".join(missing))
+            said("the user {user} lacks {rights}", user=user, rights=_listed(missing, database))
             if exists
             else said(
                 "there is no database {database}, and the user {user} lacks {rights}",
                 database=database,
                 user=user,
-                rights=", ".join(missing),
+                rights=_listed(missing, database),
             ),
             said(_WHY),
-            _grant(database, user, missing),
+            _grant(user, missing),
         )
-    elif exists or missing is None:
+    if lacking := _missing(client, SEEN):
+        yield Finding(
+            "destination_rights",
+            Severity.WARNING,
+            f"{client.name}, {database}",
+            said("the user {user} lacks {rights}", user=user, rights=", ".join(lacking)),
+            said("A pipe looks there before it renames a column, and whether a statement that it gave up has ended."),
+            _grant(user, lacking),
+        )
+    if not missing and (exists or missing is None):
         yield from _tried(client, database if exists else "default", user)
 
 
-def _grant(database: str, user: str, rights: Sequence[str]) -> Fix:
+def needed(database: str, *, made: bool = True) -> list[str]:
+    """Every right with what it is on; ``made`` says whether the database is there."""
+    of_database = RIGHTS if made else (_MAKING, *RIGHTS)
+    return [*(f"{right}{_on(database)}" for right in of_database), *ENGINES]
+
+
+def _on(database: str) -> str:
+    return f" ON {quoted(database)}.*"
+
+
+def _listed(rights: Sequence[str], database: str) -> str:
+    return ", ".join(each.removesuffix(_on(database)) for each in rights)
+
+
+def _grant(user: str, rights: Sequence[str]) -> Fix:
+    """One statement for each object."""
+    by_object: dict[str, list[str]] = {}
+    for each in rights:
+        right, _, what = each.partition(" ON ")
+        by_object.setdefault(what, []).append(right)
     return Fix(
-        sql=(f"GRANT {', '.join(rights)} ON {quoted(database)}.* TO {quoted(user)};",),
+        sql=tuple(f"GRANT {', '.join(given)} ON {what} TO {quoted(user)};" for what, given in by_object.items()),
         advice=said("A user of users.xml is given its rights there."),
     )
 
@@ -146,26 +189,24 @@ def _reader(subject: str, user: str) -> Finding:
     )
 
 
-def _missing(client: Client, database: str, rights: tuple[str, ...]) -> list[str] | None:
+def _missing(client: Client, rights: Sequence[str]) -> list[str] | None:
     """The rights that are not granted; None from 24.8, which cannot be asked."""
     try:
-        if _granted(client, database, ", ".join(rights)):
-            return []
-        return [right for right in rights if not _granted(client, database, right)]
+        return [right for right in rights if not _granted(client, right)]
     except DestinationError as error:
         if "SYNTAX_ERROR" not in error.message:
             raise
         return None
 
 
-def _granted(client: Client, database: str, rights: str) -> bool:
-    ((granted,),) = client.rows(f"check grant {rights} on {quoted(database)}.*")
+def _granted(client: Client, right: str) -> bool:
+    ((granted,),) = client.rows(f"check grant {right}")
     return bool(granted)
 
 
 _TRIES = (
-    (N_("make a table"), "create table {one} (id UInt8) engine = MergeTree order by id"),
-    (N_("make a table"), "create table {two} (id UInt8) engine = MergeTree order by id"),
+    (N_("make a table"), "create table {one} (id UInt8) engine = ReplacingMergeTree order by id"),
+    (N_("make a table"), "create table {two} (id UInt8) engine = ReplacingMergeTree order by id"),
     (N_("insert"), "insert into {one} values (1)"),
     (N_("read"), "select count() from {one}"),
     (N_("add a column"), "alter table {one} add column note String"),
@@ -186,11 +227,7 @@ def _tried(client: Client, database: str, user: str) -> Iterator[Finding]:
             try:
                 client.command(statement.format(**names), {}, subject=database)
             except PenstockError as error:
-                fix = (
-                    _grant(database, user, RIGHTS)
-                    if "ACCESS_DENIED" in error.message
-                    else Fix(advice=spoken(error.hint))
-                )
+                fix = _grant(user, needed(database)) if DENIED in error.message else Fix(advice=spoken(error.hint))
                 yield _refused(f"{client.name}, {database}", said(doing), error, fix)
                 return
     finally:
