@@ -18,6 +18,7 @@ import asyncssh
 from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 
 from penstock.errors import ConfigError
+from penstock.language import joined, phrase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,8 +101,13 @@ def _credentials(ssh: Ssh) -> dict[str, Any]:
         return {"client_keys": None, "password": password}
     if not os.environ.get("SSH_AUTH_SOCK") and not _usual_keys():
         raise ConfigError(
-            f"ssh to {where(ssh)}: there is no key: no agent runs (SSH_AUTH_SOCK is not set), and ~/.ssh has none of the usual files",
-            hint='Name the private key: key = "/path/of/id_ed25519"; or start an agent: eval $(ssh-agent); ssh-add',
+            phrase(
+                "ssh to {server}: there is no key: no agent runs (SSH_AUTH_SOCK is not set), and ~/.ssh has none of the usual files",
+                server=where(ssh),
+            ),
+            hint=phrase(
+                'Name the private key: key = "/path/of/id_ed25519"; or start an agent: eval $(ssh-agent); ssh-add'
+            ),
         )
     return {}
 
@@ -113,22 +119,27 @@ def _load(ssh: Ssh) -> Sequence[asyncssh.SSHKeyPair]:
         return asyncssh.load_keypairs([str(path)], passphrase)
     except OSError as error:
         raise ConfigError(
-            f"ssh.key: {path} cannot be read: {error.strerror}", hint="Check the path and its permissions."
+            phrase("ssh.key: {path} cannot be read: {reason}", path=path, reason=error.strerror),
+            hint=phrase("Check the path and its permissions."),
         ) from None
     except asyncssh.KeyEncryptionError:
         raise ConfigError(
-            f"ssh.key: the passphrase does not open {path}",
-            hint="Mend what ssh.passphrase reads; try: ssh-keygen -y -f KEY",
+            phrase("ssh.key: the passphrase does not open {path}", path=path),
+            hint=phrase("Mend what ssh.passphrase reads; try: ssh-keygen -y -f KEY"),
         ) from None
     except ValueError as error:  # also KeyImportError
         if "assphrase must be specified" in str(error):
             raise ConfigError(
-                f"ssh.key: {path} is encrypted, and there is no passphrase",
-                hint='Write passphrase = { env = "…" } or { file = "…" }; or leave key out and give it to the agent: ssh-add KEY',
+                phrase("ssh.key: {path} is encrypted, and there is no passphrase", path=path),
+                hint=phrase(
+                    'Write passphrase = {{ env = "…" }} or {{ file = "…" }}; or leave key out and give it to the agent: ssh-add KEY'
+                ),
             ) from None
         raise ConfigError(
-            f"ssh.key: {path} holds no private key that can be read",
-            hint="Name the private key, not the .pub beside it; PuTTY's is converted by: puttygen KEY.ppk -O private-openssh",
+            phrase("ssh.key: {path} holds no private key that can be read", path=path),
+            hint=phrase(
+                "Name the private key, not the .pub beside it; PuTTY's is converted by: puttygen KEY.ppk -O private-openssh"
+            ),
         ) from None
 
 
@@ -148,7 +159,8 @@ def _known_hosts(ssh: Ssh) -> Any:
         return asyncssh.read_known_hosts([str(each) for each in files])
     except ValueError as error:
         raise ConfigError(
-            f"{' or '.join(map(str, files))} cannot be read: {error}", hint="Mend the line, or set ssh.known_host_key."
+            phrase("{files} cannot be read: {reason}", files=" / ".join(map(str, files)), reason=error),
+            hint=phrase("Mend the line, or set ssh.known_host_key."),
         ) from None
 
 
@@ -159,7 +171,8 @@ def _public_key(line: str) -> asyncssh.SSHKey:
         with contextlib.suppress(asyncssh.KeyImportError):
             return asyncssh.import_public_key(" ".join(words[start:]))
     raise ConfigError(
-        "ssh.known_host_key is not a public key", hint='Write it as ssh-keyscan HOST prints it: "ssh-ed25519 AAAA…".'
+        phrase("ssh.known_host_key is not a public key"),
+        hint=phrase('Write it as ssh-keyscan HOST prints it: "ssh-ed25519 AAAA…".'),
     )
 
 
@@ -183,107 +196,144 @@ async def _translated(error: Exception, ssh: Ssh, expected: Sequence[asyncssh.SS
         case asyncssh.PermissionDenied():
             shown, hint = await _shown_keys(ssh)
             user = ssh.user or getpass.getuser()
-            return TunnelError(
-                f"the jump server {where(ssh)} does not let {user} in, who showed {shown}", hint, lasting=True
+            refused = phrase(
+                "the jump server {server} does not let {user} in, who showed {shown}",
+                server=where(ssh),
+                user=user,
+                shown=shown,
             )
+            return TunnelError(refused, hint, lasting=True)
         case asyncssh.ChannelOpenError():
-            said = f"the jump server {where(ssh)} cannot be reached from the one before it: {error.reason}"
-            return TunnelError(said, _firewall(ssh))
+            cut = phrase(
+                "the jump server {server} cannot be reached from the one before it: {reason}",
+                server=where(ssh),
+                reason=error.reason,
+            )
+            return TunnelError(cut, _firewall(ssh))
         case _:
-            said = f"the jump server {where(ssh)} ended the conversation: {error or type(error).__name__}"
-            return TunnelError(said, f"See whether it is an SSH server. {_firewall(ssh)}")
+            ended = phrase(
+                "the jump server {server} ended the conversation: {reason}",
+                server=where(ssh),
+                reason=str(error) or type(error).__name__,
+            )
+            return TunnelError(ended, joined(phrase("See whether it is an SSH server."), _firewall(ssh)))
 
 
 def no_way_on(error: Exception, ssh: Ssh, target: tuple[str, int]) -> TunnelError:
     """What it means that the jump server does not connect to ``target``."""
-    server, name = f"the jump server {where(ssh)}", f"{target[0]}:{target[1]}"
+    names = {"server": where(ssh), "name": f"{target[0]}:{target[1]}"}
     match error:
         case TimeoutError():
             return TunnelError(
-                f"{server} gets no answer from {name}",
-                "Let the firewall or security group of the database admit the jump server.",
+                phrase("the jump server {server} gets no answer from {name}", **names),
+                phrase("Let the firewall or security group of the database admit the jump server."),
             )
         case asyncssh.ChannelOpenError() if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
             return TunnelError(
-                f"{server} does not allow a tunnel to {name}",
-                "Set AllowTcpForwarding yes, and PermitOpen where it is used, in its sshd_config.",
+                phrase("the jump server {server} does not allow a tunnel to {name}", **names),
+                phrase("Set AllowTcpForwarding yes, and PermitOpen where it is used, in its sshd_config."),
                 lasting=True,
             )
         case asyncssh.ChannelOpenError():
             return TunnelError(
-                f"{server} cannot reach {name}: {error.reason}",
-                "Check host and port in the DSN, as the jump server knows them, and that the database admits the jump server.",
+                phrase("the jump server {server} cannot reach {name}: {reason}", **names, reason=error.reason),
+                phrase(
+                    "Check host and port in the DSN, as the jump server knows them, and that the database admits the jump server."
+                ),
             )
         case _:
-            return TunnelError(f"{server} was lost: {error}", "Penstock tries again.")
+            lost = phrase("the jump server {server} was lost: {reason}", server=where(ssh), reason=error)
+            return TunnelError(lost, phrase("Penstock tries again."))
 
 
 def _unreachable(error: OSError, ssh: Ssh) -> TunnelError:
-    server = f"the jump server {where(ssh)}"
+    server = where(ssh)
     match error:
         case socket.gaierror():
-            return TunnelError(f"the name of {server} does not resolve", "Mend ssh.host, or this machine's DNS.")
+            unknown = phrase("the name of the jump server {server} does not resolve", server=server)
+            return TunnelError(unknown, phrase("Mend ssh.host, or this machine's DNS."))
         case ConnectionRefusedError():
-            return TunnelError(f"{server} refuses the connection: nothing listens there", _firewall(ssh))
+            happened = phrase("the jump server {server} refuses the connection: nothing listens there", server=server)
         case TimeoutError():
-            return TunnelError(f"{server} gives no answer within {CONNECT_SECONDS:.0f} s", _firewall(ssh))
+            happened = phrase(
+                "the jump server {server} gives no answer within {seconds} s",
+                server=server,
+                seconds=round(CONNECT_SECONDS),
+            )
         case _:
-            return TunnelError(f"{server} cannot be reached: {error.strerror or error}", _firewall(ssh))
+            reason = error.strerror or error
+            happened = phrase("the jump server {server} cannot be reached: {reason}", server=server, reason=reason)
+    return TunnelError(happened, _firewall(ssh))
 
 
 def _firewall(ssh: Ssh) -> str:
-    return (
-        f"Check ssh.host and ssh.port, and that its firewall or security group lets this machine in on port {ssh.port}."
+    return phrase(
+        "Check ssh.host and ssh.port, and that its firewall or security group lets this machine in on port {port}.",
+        port=ssh.port,
     )
 
 
 def _host_key_trouble(
     said: str, ssh: Ssh, expected: Sequence[asyncssh.SSHKey], shown: asyncssh.SSHKey | None
 ) -> TunnelError:
-    server = f"the jump server {where(ssh)}"
+    server = where(ssh)
     source = "ssh.known_host_key" if ssh.known_host_key else "known_hosts"
     if shown is None:  # revoked, or a certificate that does not hold
-        return TunnelError(f"{server} shows a key that {source} forbids: {said}", "Ask its owner.", lasting=True)
+        forbidden = phrase(
+            "the jump server {server} shows a key that {source} forbids: {reason}",
+            server=server,
+            source=source,
+            reason=said,
+        )
+        return TunnelError(forbidden, phrase("Ask its owner."), lasting=True)
     line = " ".join(shown.export_public_key().decode().split()[:2])
     what = f"{line} ({shown.get_fingerprint()})"
     if expected:
         fingerprints = ", ".join(each.get_fingerprint() for each in expected)
         return TunnelError(
-            f"{server} shows another host key than {source} has ({fingerprints}): {what}",
-            f"Somebody may be in between. If its owner says that the key was changed, put the new one into {source}.",
+            phrase(
+                "the jump server {server} shows another host key than {source} has ({known}): {shown}",
+                server=server,
+                source=source,
+                known=fingerprints,
+                shown=what,
+            ),
+            phrase(
+                "Somebody may be in between. If its owner says that the key was changed, put the new one into {source}.",
+                source=source,
+            ),
             lasting=True,
         )
     return TunnelError(
-        f"the host key of {server} is not known; it shows {what}",
-        f'Compare the fingerprint with what its owner says; then write known_host_key = "{line}".',
+        phrase("the host key of the jump server {server} is not known; it shows {shown}", server=server, shown=what),
+        phrase('Compare the fingerprint with what its owner says; then write known_host_key = "{line}".', line=line),
         lasting=True,
     )
 
 
 async def _shown_keys(ssh: Ssh) -> tuple[str, str]:
     """With what the login was tried, and what to do when that was not enough."""
-    add = "Add the public key to ~/.ssh/authorized_keys of that user on the jump server, and see its log."
+    add = phrase("Add the public key to ~/.ssh/authorized_keys of that user on the jump server, and see its log.")
     if ssh.key and ssh.password:
-        return f"the key {ssh.key} and a password", add
+        return phrase("the key {key} and a password", key=ssh.key), add
     if ssh.key:
-        return f"the key {ssh.key}", f"{add} To see the public key: ssh-keygen -y -f {ssh.key}"
+        see = phrase("To see the public key: {command}", command=f"ssh-keygen -y -f {ssh.key}")
+        return phrase("the key {key}", key=ssh.key), joined(add, see)
     if ssh.password:
-        return (
-            "a password",
-            "Check ssh.user and ssh.password, and that the server allows passwords (PasswordAuthentication).",
+        return phrase("a password"), phrase(
+            "Check ssh.user and ssh.password, and that the server allows passwords (PasswordAuthentication)."
         )
-    return (
-        f"{await _agents_keys()} and {len(_usual_keys())} of the usual files",
-        f"{add} Or name another key in ssh.key.",
+    return phrase("{keys} and {count} of the usual files", keys=await _agents_keys(), count=len(_usual_keys())), joined(
+        add, phrase("Or name another key in ssh.key.")
     )
 
 
 async def _agents_keys() -> str:
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
-        return "no agent's keys (SSH_AUTH_SOCK is not set)"
+        return phrase("no agent's keys (SSH_AUTH_SOCK is not set)")
     try:
         async with asyncssh.connect_agent(path) as agent:
-            return f"the {len(await agent.get_keys())} keys of the agent"
+            return phrase("the {count} keys of the agent", count=len(await agent.get_keys()))
     except (OSError, ValueError):
-        return "no agent's keys (nobody answers at SSH_AUTH_SOCK)"
+        return phrase("no agent's keys (nobody answers at SSH_AUTH_SOCK)")

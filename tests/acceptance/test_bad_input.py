@@ -66,6 +66,10 @@ def test_errors_are_said_in_the_readers_language(embedded: Case) -> None:
     assert not re.search(r"[^\x00-\x7f…]", done.stderr)
     done = embedded.penstock("setup", str(embedded.file), "--lang", "zh")
     refused(done, 0, "手动  访问源 127.0.0.1:15999/shop: 尚无法查看", "那里没有服务在监听", "其余需由您完成")
+    embedded.environment["JUMP_PASSWORD"] = "not-shown"
+    embedded.define(source='ssh = { host = "127.0.0.1", port = 15999, password = { env = "JUMP_PASSWORD" } }')
+    done = embedded.penstock("setup", str(embedded.file))
+    refused(done, 0, "점프 서버 127.0.0.1:15999이\\(가\\) 연결을 거부합니다", "ssh.port를 확인하고")
     embedded.destination = "clickhouse://127.0.0.1:15999"
     embedded.define()
     done = embedded.penstock("check", str(embedded.file), "--lang", "ja")
