@@ -57,7 +57,7 @@ is never written into the file: `{ env = "NAME" }` or `{ file = "path" }` says w
 
 
 def _configuration() -> Iterator[str]:
-    yield NOTE.format(origin="src/penstock/config.py")
+    yield NOTE.format(origin="src/penstock/config/")
     yield CONFIGURATION
     for name, field in Pipe.model_fields.items():
         model = _model(field)

@@ -1,116 +1,18 @@
-"""A pipe's definition: the TOML file's model, which is the API's body too. Every default is written once, here.
-
-Unknown keys are refused with the nearest known one. Secrets are read when they are needed, and never printed.
-"""
+"""The tables of a definition. Every default is written once, here."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ByteSize, Field, field_validator, model_validator
 
-from penstock.errors import ConfigError
+from penstock.config.values import Flag, ProviderName, Seconds, Secret, Section, Size, Whole
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)\s*")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 
-
-def _seconds(value: object) -> object:
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found:
-        return float(found[1]) * _UNITS[found[2]]
-    if isinstance(value, str | bool):
-        raise ValueError(_DURATION_WANTED)  # noqa: TRY004 -- pydantic tells nothing else
-    return value
-
-
-def _bytes(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(_SIZE)  # noqa: TRY004 -- pydantic tells nothing else
-    return value
-
-
-_DURATION_WANTED = 'a duration is a number with a unit, such as "500ms", "1s", "5m"'
-_SIZE = 'a size is a number with a unit, such as "512KiB", "64MiB"'
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Size = Annotated[ByteSize, BeforeValidator(_bytes)]
-Whole = Annotated[int, Strict()]  # by itself pydantic takes true for 1, and "4" for 4
-Flag = Annotated[bool, Strict()]
-ProviderName = Literal[
-    "auto",
-    "aurora",
-    "rds",
-    "azure",
-    "alloydb",
-    "cloudsql",
-    "supabase",
-    "neon",
-    "crunchy",
-    "planetscale",
-    "timescale",
-    "heroku",
-    "digitalocean",
-    "yugabyte",
-    "cockroach",
-    "redshift",
-    "generic",
-]
 Patterns = tuple[str, ...]
-
-
-class Section(BaseModel):
-    """A table of the file. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Secret(Section):
-    """Where a secret is read from: an environment variable, or a file."""
-
-    env: str = Field(default="", description="The environment variable that holds the secret.")
-    file: str = Field(default="", description="The file that holds it; line feeds at its end are left out.")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Secret:
-        if bool(self.env) == bool(self.file):
-            raise ValueError('a secret is { env = "NAME" } or { file = "path" }')
-        return self
-
-    def read(self, *, way_out: str = "") -> str:
-        """The secret itself. Raises ConfigError, which names the variable or the file; ``way_out`` says what else helps."""
-        if self.env:
-            if self.env not in os.environ:
-                raise ConfigError(
-                    f"the environment variable {self.env} is not set", hint=f"Set it, for example: export {self.env}=…"
-                )
-            return os.environ[self.env]
-        try:
-            return Path(self.file).expanduser().read_text().rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError(
-                f"the secret's file {self.file} cannot be read: {error.strerror}",
-                hint=f"Check the path and its permissions. {way_out}".rstrip(),
-            ) from None
 
 
 class Ssh(Section):
@@ -383,89 +285,3 @@ class Pipe(Section):
     def database(self) -> str:
         """The destination's database."""
         return self.destination.database or self.name
-
-
-def load(path: Path) -> Pipe:
-    """Read a pipe's definition. Raises ConfigError, whose message lists every problem in the file."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark it
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no file {path}", hint="Give the path of a pipe's TOML file; examples/shop.toml shows one."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="Check the path and its permissions.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{path} is not TOML: {error}", hint="Mend the line; https://toml.io describes the format."
-        ) from None
-    return parse(raw, origin=str(path))
-
-
-def parse(raw: dict[str, Any], *, origin: str) -> Pipe:
-    """Validate a definition that is already a dict. Raises ConfigError, which names ``origin``."""
-    try:
-        return Pipe.model_validate(raw)
-    except ValidationError as error:
-        problems = [_problem(each) for each in error.errors()]
-        raise ConfigError(
-            f"{origin}: " + "; ".join(problems), hint="docs/configuration.md lists every key with its default."
-        ) from None
-
-
-_WANTED = {
-    "tuple_type": 'a list is wanted, as ["…"]',
-    "model_type": "a table is wanted, as [section] or { key = … }",
-    "dict_type": "a table is wanted, as [section] or { key = … }",
-    "int_type": "a whole number is wanted, as 4",
-    "bool_type": "true or false is wanted",
-    "string_type": 'a text is wanted, as "…"',
-    "byte_size": _SIZE,
-    "byte_size_unit": _SIZE,
-}
-"""TOML's words for what pydantic calls by Python's, by the kind of error."""
-
-
-def _problem(error: ErrorDetails) -> str:
-    loc, kind, message = error["loc"], error["type"], error["msg"]
-    where = ".".join(str(each) for each in loc)
-    if kind == "extra_forbidden":
-        known = sorted(_known_keys(loc[:-1]))
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-        return f"unknown key {where}" + (f", did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
-    if kind == "missing":
-        return f"{where} is missing"
-    if "instance of Secret" in message or "a secret is" in message:
-        return f'{where} = {{ env = "NAME" }} or {{ file = "path" }} says where it is: a secret does not stand in the definition'
-    if kind == "literal_error":
-        return f"{where}: {_not_one_of(error['ctx']['expected'], error['input'])}"
-    return f"{where}: {_WANTED.get(kind) or message.removeprefix('Value error, ')}"
-
-
-def _not_one_of(expected: str, value: object) -> str:
-    """Of keys that take some words only, so that what was written is no secret."""
-    known = re.findall(r"'([^']+)'", expected)
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    words = ", ".join(f'"{each}"' for each in known)
-    return f'"{value}" is none of {words}' + (f'; did you mean "{near[0]}"?' if near else "")
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> set[str]:
-    model: Any = Pipe
-    for step in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
-            model = _model_in(model.model_fields[str(step)].annotation)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return set()
-    return {field.alias or name for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> Any:
-    """The model inside an annotation such as ``Ssh | None`` or ``dict[str, TableOptions]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
