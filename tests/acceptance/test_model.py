@@ -1,7 +1,7 @@
 """Random work on a source, its definitions included, in concurrent transactions, while the pipe is killed and started: at rest both
 ends are equal, row by row and column by column.
 
-``PENSTOCK_TEST_SECONDS=3600`` searches for an hour, each time elsewhere.
+``PENSTOCK_TEST_SECONDS=3600`` searches for an hour, each time elsewhere; ``PENSTOCK_TEST_SEED`` where something was found.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 SECONDS = float(os.environ.get("PENSTOCK_TEST_SECONDS", "0"))
+SEED = int(os.environ.get("PENSTOCK_TEST_SEED", "0"))
 REST_SECONDS = 90.0
 MOST_TABLES, MOST_COLUMNS = 5, 9
 LEAST_BETWEEN_RESTS = 15  # statements
@@ -211,12 +213,18 @@ class Machine(RuleBasedStateMachine):
         for _ in range(
             3
         ):  # a name that was taken may be free by the next time; a table that was dropped is set aside once
-            done = self.case.penstock("run", str(self.case.file), "--once")
+            done = self.once()
             found = self.differences()
             if done.returncode == 0 and not any("UNKNOWN_TABLE" in each for each in found):
                 break
         assert done.returncode == 0, self.story(str(done))
         assert not found, self.story(str(done), *found)
+
+    def once(self) -> subprocess.CompletedProcess[str]:
+        try:
+            return self.case.penstock("run", str(self.case.file), "--once")
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(self.story(f"it does not end: {error.stderr}")) from None
 
     def story(self, *more: str) -> str:
         """What happened."""
@@ -472,7 +480,7 @@ def test_random_work(machine: Callable[[], Machine]) -> None:
 @pytest.mark.slow
 @pytest.mark.pg("!= 15")
 def test_more_random_work(machine: Callable[[], Machine]) -> None:
-    end, start = time.monotonic() + SECONDS, time.time_ns() % 1_000_000 if SECONDS else 1
+    end, start = time.monotonic() + SECONDS, SEED or (time.time_ns() % 1_000_000 if SECONDS else 1)
     while True:
         print(f"seed {start}")
         search(machine, examples=2, steps=100, start=start)
