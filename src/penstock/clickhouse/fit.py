@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from penstock.errors import TargetConflictError
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ _COLUMNS = """
 select name, type, default_kind, default_expression from system.columns
 where database = {database:String} and table = {name:String}"""
 _IDENTITY = "select uuid from system.tables where database = {database:String} and name = {name:String}"
+_NAMED = """
+select name from system.tables where database = {database:String} and toString(uuid) = {id:String}
+order by name = {mostly:String} desc limit 1"""
 _FORMATTED = "select formatQuerySingleLineOrNull(arrayJoin({queries:Array(String)}))"
 _ARGUMENTS = re.compile(r"ReplacingMergeTree\((.*?)\)(?: PRIMARY KEY| PARTITION BY| ORDER BY|$)")
 _FAMILY = re.compile(r"(Replicated|Shared)?ReplacingMergeTree")
@@ -55,6 +59,30 @@ def identity(client: Client, database: str, name: str) -> str:
     """The table's own id, which stays when it is renamed or exchanged; empty where there is no such table."""
     rows = client.rows(_IDENTITY, {"database": database, "name": name}, subject=f"{database}.{name}")
     return str(rows[0][0]) if rows else ""
+
+
+def require_own(client: Client, database: str, plan: Plan, table_id: str, *, formerly: str = "") -> None:
+    """See that the plan's target, or what it was ``formerly`` called, is the table with this id. Raises TargetConflictError."""
+    found = {each: identity(client, database, each) for each in (formerly, plan.target) if each}
+    if table_id in filter(None, found.values()):
+        return
+    other = next((name for name, its_id in found.items() if its_id), "")
+    again = f"penstock resync PIPE.toml {plan.table.full_name}"
+    if not other:
+        raise TargetConflictError(
+            f"{database}.{formerly or plan.target} is gone from the destination", hint=f"Copy the table again: {again}"
+        )
+    raise TargetConflictError(
+        f"{database}.{other} is another table than the one that this pipe has filled",
+        hint=f"Put the former one back; or rename or drop this one, and copy again: {again}",
+    )
+
+
+def name_of(client: Client, database: str, table_id: str, *, mostly: str) -> str:
+    """What the table with this id is called now; empty where it is gone. ``mostly``: which one it is where all ids are zero."""
+    wanted = {"database": database, "id": table_id, "mostly": mostly}
+    found = client.rows(_NAMED, wanted, subject=f"{database}.{mostly}")
+    return str(found[0][0]) if found else ""
 
 
 def is_foreign(client: Client, database: str, view: str, *, comment: str) -> bool:

@@ -108,7 +108,7 @@ def _answers(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], list[
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
-            made = {record.target for record in _records(pipe, folder) if record.ours}
+            made = {record.target for record in _records(pipe, folder) if record.target_id}
             findings += _plans(pipe, client, tables(), made)
         return findings
 

@@ -65,22 +65,19 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
 
 
 def _drop_tables(pipe: Pipe, folder: Path, records: Sequence[TableRecord]) -> list[str]:
-    """Those of the pipe, but no table of somebody else's that only had the name; returns what was dropped."""
+    """Those that the pipe has filled, but no table of somebody else's that has the name; returns what was dropped."""
+    dropped = []
     with _destination(pipe, folder) as client:
-        dropped = [record for record in records if record.ours or _is_like_ours(client, pipe, record.target)]
         for record in records:
-            if record.building:
+            ours = {record.target_id, record.building_id} - {""}
+            if record.building and not record.building_id:  # it may be there nevertheless, after a crash
                 ddl.drop_table(client, pipe.database, record.building)
-        for record in dropped:
-            alter.drop_view(client, pipe.database, record.target)
-            ddl.drop_table(client, pipe.database, record.target)
-    return [f"table {pipe.database}.{record.target}" for record in dropped]
-
-
-def _is_like_ours(client: Client, pipe: Pipe, target: str) -> bool:
-    """Whether a table that this pipe did not make has Penstock's columns: those of a pipe whose state was dropped before."""
-    prefix = pipe.destination.metadata_prefix
-    return {f"{prefix}version", f"{prefix}synced_at"} <= fit.column_types(client, pipe.database, target).keys()
+            for name in (record.building, record.target):
+                if name and fit.identity(client, pipe.database, name) in ours:
+                    alter.drop_view(client, pipe.database, name)
+                    ddl.drop_table(client, pipe.database, name)
+                    dropped.append(name)
+    return [f"table {pipe.database}.{name}" for name in dropped]
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from penstock.pipeline.checkpoint import Counted
 
-LAYOUT = 4  # of the tables below; one more with every change of them
+LAYOUT = 5  # of the tables below; one more with every change of them
 _metadata = MetaData()
 
 _pipes = Table(
@@ -83,9 +83,9 @@ _tables = Table(
     Column("announced", Boolean, nullable=False),
     Column("base", String, nullable=False),  # 128 bits
     Column("building", String, nullable=False),
+    Column("target_id", String, nullable=False),
     Column("building_id", String, nullable=False),
     Column("begun", String, nullable=False),
-    Column("ours", Boolean, nullable=False),
     Column("heals", Boolean, nullable=False),
     Column("counters", JSON, nullable=False),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from penstock.clickhouse import alter, ddl, lookup
+from penstock.clickhouse import alter, ddl, fit, lookup
 from penstock.decode import encode
 from penstock.lsn import Lsn
 from penstock.pipeline.evolve import changed, fingerprint
@@ -39,6 +39,7 @@ class Alteration:
     target: str  # the table that is read; another one while it is copied again beside
     defaults: dict[str, str]  # expressions of new columns, for rows that are older than they
     copy_again: bool  # rows are read again, to take the place of their older selves
+    table_id: str = ""  # of the table itself, whatever its name
 
     def to_json(self) -> str:
         """For keeping."""
@@ -71,6 +72,7 @@ def perform(
 ) -> None:
     """Bring ClickHouse's table, and its view, from the first plan to the second. May be repeated. Raises SchemaConflictError."""
     old, new = plans
+    fit.require_own(client, database, new, step.table_id, formerly=old.target)
     if old.target != new.target and not alter.move(client, database, old.target, new.target):
         raise changed(new.table, f"it was renamed, and {new.target} is taken in the destination")
     if todo.touches:

@@ -251,7 +251,10 @@ class Cdc:
             self.take(lane)
             await lane.drained()
             await lane.leave_trace(item.version)
-            await self._copying.truncate(lane, item.version)
+            try:
+                await self._copying.truncate(lane, item.version)
+            except TableError as error:
+                await self._set_aside(lane, error)
 
     async def _set_aside(self, lane: Lane, error: TableError) -> None:
         self.unbind(lane)

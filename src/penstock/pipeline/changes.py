@@ -144,6 +144,7 @@ class Changes:
     async def _alter(self, lane: Lane, plan: Plan, step: Alteration, todo: Change) -> None:
         """In the lane, between the batches of two versions. May be repeated."""
         copies, record, old = self._means.copies, lane.record, lane.plan
+        step = replace(step, table_id=record.id_of(old.target))
         held = await copies.hold(lane)
         waits = not held and record.state.uncopied  # whoever meant to start it does not any more
         if todo.touches or old.target != plan.target:

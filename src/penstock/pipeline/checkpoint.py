@@ -54,8 +54,9 @@ class TableRecord:
 
     ``table`` is the version that ClickHouse's table has, as JSON. Relations that were announced before the version ``since`` are of an
     older one: their rows are durable, or came with the copy. ``announced`` says that the stream announces the newer one behind it.
-    ``ours`` says that the target was made or filled by this pipe; ``heals``, that what stopped the table is over when the target fits.
-    ``base`` is the version of rows that are copied. While ``building``, rows go into a table of that name, beside the one that is read.
+    ``target_id`` is of the target that was made or filled by this pipe: another table that has its name is somebody else's. ``heals`` says
+    that what stopped the table is over when the target fits. ``base`` is the version of rows that are copied. While ``building``,
+    rows go into a table of that name, beside the one that is read.
     """
 
     oid: int
@@ -77,9 +78,9 @@ class TableRecord:
     announced: bool = False
     base: int = 0
     building: str = ""
-    building_id: str = ""  # of the table itself, whatever its name
+    target_id: str = ""  # of the table itself, whatever its name; empty: it is not ours
+    building_id: str = ""  # likewise; empty: it is still to be made
     begun: str = ""  # the alteration under way, as JSON
-    ours: bool = False
     heals: bool = False
     counters: Counter[str] = field(
         default_factory=Counter
@@ -95,6 +96,10 @@ class TableRecord:
         """To be copied."""
         if self.state is not State.WAITING:
             self.state = change(self.state, State.WAITING)
+
+    def id_of(self, name: str) -> str:
+        """The id of the target, or of the table that is built beside it."""
+        return self.target_id if name == self.target else self.building_id
 
     @property
     def fresh(self) -> str:

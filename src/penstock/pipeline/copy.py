@@ -83,8 +83,8 @@ class Target(Protocol):
     def insert(self, batch: Batch) -> None:
         """Durable when it returns."""
 
-    def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
-        """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
+    def delete(self, plan: Plan, table_id: str, *, from_version: int, below: int) -> None:
+        """Delete the rows with ``from_version`` ≤ version < ``below`` of the table with this id; durable when it returns."""
 
 
 class Copies:
@@ -216,7 +216,7 @@ class Copies:
                     self._require_going_on(lane)
                     await self._stop.sleep(DRAINED_SECONDS)
                 below = self._epochs.version(seam)
-                await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=below), lane)
+                await self._try(lambda: self._delete(lane, from_version=0, below=below), lane)
             lane.record.seam = seam
             if lane.record.state is State.WAITING:  # before any row: what there is when it starts over is removed
                 await lane.enter(State.COPYING)
@@ -277,7 +277,7 @@ class Copies:
         settings, plan = self._settings, lane.plan
         first = part.index * ORDINALS_A_PART
         if part.rows and plan.event_log:  # repeated: the rows may come in another order
-            self._target.delete(plan, from_version=first, below=first + ORDINALS_A_PART)
+            self._delete(lane, from_version=first, below=first + ORDINALS_A_PART)
         decoder = CopyDecoder(plan, settings.max_batch_rows, int(settings.max_batch_bytes), first)
         part.rows = part.bytes = 0
         unfit: list[Unfit] = []
@@ -327,7 +327,11 @@ class Copies:
         if task := self._running.get(oid):
             await asyncio.wait({task})
         if lane.plan.shape is Shape.CURRENT:
-            await self._try(lambda: self._target.delete(lane.plan, from_version=0, below=version), lane)
+            await self._try(lambda: self._delete(lane, from_version=0, below=version), lane)
+
+    def _delete(self, lane: Lane, *, from_version: int, below: int) -> None:
+        plan = lane.plan
+        self._target.delete(plan, lane.record.id_of(plan.target), from_version=from_version, below=below)
 
     async def caught_up(self, lane: Lane) -> None:
         """The stream has passed the end of the table's copy: it is streaming from here on. May be repeated."""

@@ -195,13 +195,16 @@ class DestinationEnd:
         """Expressions that give exactly the values with these texts, by column; None where one cannot be written."""
         return constants(self.client, plan, texts)
 
-    def put_aside(self, old: str, new: str, building: str) -> None:
-        """Give a table whose source is gone another name (empty: it was never ours), and drop what was to replace it. May be repeated."""
-        self._writer.settle(old)
-        if new:
-            alter.move(self.client, self.database, old, new)
-        if building:
-            ddl.drop_table(self.client, self.database, building)
+    def put_aside(self, record: TableRecord, new: str) -> None:
+        """Give a table whose source is gone another name, if it is ours, and drop what was to replace it. May be repeated."""
+        self._writer.settle(record.target)
+        if record.target_id and self._identity(record.target) in ("", record.target_id):
+            alter.move(self.client, self.database, record.target, new)
+        if record.building and record.building_id in ("", self._identity(record.building)):
+            ddl.drop_table(self.client, self.database, record.building)
+
+    def _identity(self, name: str) -> str:
+        return fit.identity(self.client, self.database, name)
 
     def make_fresh(self, plan: Plan, *, beside: bool) -> str:
         """Make the plan's table; one that stands ``beside`` another anew, empty. Its id."""
@@ -209,20 +212,16 @@ class DestinationEnd:
         if beside:
             ddl.drop_table(self.client, self.database, plan.target)
         ddl.ensure_table(self.client, self.database, plan)
-        return fit.identity(self.client, self.database, plan.target)
+        return self._identity(plan.target)
 
     def exists(self, name: str) -> bool:
         """Whether there is a table or view of that name."""
         return fit.table_exists(self.client, self.database, name)
 
-    def require_free(self, plan: Plan, *, but: str = "") -> None:
-        """See that no table of somebody else's, apart from that with the id ``but``, has the plan's target as its name.
-
-        Raises TargetConflictError.
-        """
-        if but and fit.identity(self.client, self.database, plan.target) == but:
-            return
-        require_free(self.client, self.database, plan)
+    def require_free(self, plan: Plan, *, but: Collection[str]) -> None:
+        """See that no table with rows, but for those with these ids, has the plan's target as its name. Raises TargetConflictError."""
+        if self._identity(plan.target) not in but:
+            require_free(self.client, self.database, plan)
 
     def is_mended(self, plan: Plan, record: TableRecord) -> bool:
         """Whether what the table lacked in the destination is there again."""
@@ -233,9 +232,10 @@ class DestinationEnd:
         self._writer.settle(fresh)
         alter.put_in_place(self.client, self.database, plan, fresh=fresh, fresh_id=fresh_id, views=views)
 
-    def delete(self, plan: Plan, *, from_version: int, below: int) -> None:
-        """Delete the rows with ``from_version`` ≤ version < ``below``; durable when it returns."""
+    def delete(self, plan: Plan, table_id: str, *, from_version: int, below: int) -> None:
+        """Delete the rows with ``from_version`` ≤ version < ``below`` of the table with this id; durable when it returns."""
         self._writer.settle(plan.target)
+        fit.require_own(self.client, self.database, plan, table_id)
         ddl.delete_versions(self.client, self.database, plan, from_version=from_version, below=below)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock.clickhouse import alter, ddl, fit
-from penstock.errors import ConfigError, SchemaConflictError, TableError, TargetConflictError
+from penstock.errors import ConfigError, SchemaConflictError, TableError
 from penstock.pipeline.alteration import Alteration, Ways, keep, perform, with_types_of
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.evolve import change, fingerprint
@@ -38,16 +38,20 @@ def first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, T
     record = _new_record(plan)
     try:
         if not fit.table_exists(client, pipe.database, plan.target):
-            record.ours = True
-            store.save_table(pipe.name, record)  # the next start knows its own table, and of which version it is
-        ddl.ensure_table(client, pipe.database, plan)
-        ddl.ensure_empty(client, pipe.database, plan)
-        record.ours = True
+            store.save_table(pipe.name, record)  # the next start knows of which version the table is
+        _make_own(client, pipe.database, plan, record)
         _view(pipe, client, plan)
     except TableError as error:
         record.fail(error)
     store.save_table(pipe.name, record)
     return plan, record
+
+
+def _make_own(client: Client, database: str, plan: Plan, record: TableRecord) -> None:
+    """Make the record's table, or take one that is empty. Raises TargetConflictError."""
+    ddl.ensure_table(client, database, plan)
+    ddl.ensure_empty(client, database, plan)
+    record.target_id = fit.identity(client, database, plan.target)
 
 
 def enlist(
@@ -85,8 +89,10 @@ def require_free(client: Client, database: str, plan: Plan) -> None:
 def is_mended(client: Client, database: str, plan: Plan, record: TableRecord) -> bool:
     """Whether what the destination's table lacked is there again."""
     plan = replace(plan, target=record.target)
-    if record.ours:
-        return fit.table_exists(client, database, plan.target) and ddl.fits(client, database, plan)
+    if record.target_id and not fit.table_exists(client, database, plan.target):
+        return False
+    if record.target_id and fit.identity(client, database, plan.target) == record.target_id:
+        return ddl.fits(client, database, plan)
     try:
         require_free(client, database, plan)
     except TableError:
@@ -159,18 +165,18 @@ def _in_its_place(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -
     database = pipe.database
     if record.building and record.building_id and fit.identity(client, database, record.target) == record.building_id:
         ddl.drop_table(client, database, record.building)  # exchanged, and not yet said so
-        record.building = record.building_id = ""
+        record.target_id, record.building, record.building_id = record.building_id, "", ""
     if plan.target != record.target:
         _move(pipe, client, plan, record)
     plan = replace(plan, target=record.building or record.target)
     if record.state is State.WAITING and record.building:
         return plan
-    if record.state is not State.WAITING and not fit.table_exists(client, database, plan.target):
-        raise TargetConflictError(
-            f"{database}.{plan.target} is gone from the destination",
-            hint=f"Copy the table again: penstock resync PIPE.toml {plan.table.full_name}",
-        )
-    ddl.ensure_table(client, database, plan)
+    untouched = record.state is State.WAITING and not record.base  # and so it may be made anew
+    if untouched and fit.identity(client, database, plan.target) != record.target_id:
+        _make_own(client, database, plan, record)
+    else:
+        fit.require_own(client, database, plan, record.id_of(plan.target))
+        ddl.ensure_table(client, database, plan)
     if not record.building:
         _view(pipe, client, plan)
     return plan
@@ -178,6 +184,8 @@ def _in_its_place(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -
 
 def _move(pipe: Pipe, client: Client, plan: Plan, record: TableRecord) -> None:
     """The settings give the table another name in the destination than it had."""
+    if record.target_id:
+        fit.require_own(client, pipe.database, plan, record.target_id, formerly=record.target)
     if alter.move(client, pipe.database, record.target, plan.target) or record.state is State.WAITING:
         record.target = plan.target
         if record.building and not record.building_id:  # not made yet

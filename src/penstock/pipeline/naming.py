@@ -64,8 +64,8 @@ class Naming:
         """The target of a table that was dropped stays, under another name; its state goes."""
         if lane := self._lanes.get(record.oid):
             await lane.drained()
-        aside = beside(record.target, "dropped", record.oid) if record.ours else ""
-        await asyncio.to_thread(self._destination.put_aside, record.target, aside, record.building)
+        aside = beside(record.target, "dropped", record.oid) if record.target_id else ""
+        await asyncio.to_thread(self._destination.put_aside, record, aside)
         failpoint.reached("after putting aside")
         await asyncio.to_thread(self._store.forget_table, self._pipe_name, record.oid)
         self._lanes.pop(record.oid, None)

@@ -159,10 +159,13 @@ class Renewal:
 
     async def _make_fresh(self, lane: Lane, plan: Plan, since: int) -> None:
         record, destination = lane.record, self._means.destination
-        if not record.ours:
-            await asyncio.to_thread(destination.require_free, replace(plan, target=lane.target))
-        record.building_id = await asyncio.to_thread(destination.make_fresh, plan, beside=bool(record.building))
-        record.ours = record.ours or not record.building
+        own = replace(plan, target=lane.target)
+        await asyncio.to_thread(destination.require_free, own, but={record.target_id})
+        made = await asyncio.to_thread(destination.make_fresh, plan, beside=bool(record.building))
+        if record.building:
+            record.building_id = made
+        else:
+            record.target_id = made
         failpoint.reached("after a fresh table")
         lane.plan = plan
         note(record, plan, lane.target)
@@ -186,13 +189,13 @@ class Renewal:
             plan = replace(lane.plan, target=lane.target)
             views = means.pipe.destination.views
             fresh, fresh_id = record.building, record.building_id
-            if not record.ours:  # the name was free when the copy began
-                await asyncio.to_thread(means.destination.require_free, plan, but=fresh_id)
+            # the name was free, or ours, when the copy began
+            await asyncio.to_thread(means.destination.require_free, plan, but={record.target_id, fresh_id})
             await asyncio.to_thread(means.destination.put_in_place, plan, fresh=fresh, fresh_id=fresh_id, views=views)
             failpoint.reached("after an exchange")
             lane.plan = plan
-            record.target, record.building, record.building_id = lane.target, "", ""
-            record.ours = True
+            record.target, record.target_id = lane.target, fresh_id
+            record.building = record.building_id = ""
         await means.copies.caught_up(lane)
 
 
