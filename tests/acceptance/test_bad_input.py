@@ -219,6 +219,23 @@ def test_a_table_of_somebody_elses_outlives_the_pipe(served: Case) -> None:
     assert served.query("select mine from t") == [["kept"]]
 
 
+def test_a_pipe_that_runs_from_elsewhere_is_not_dropped(served: Case) -> None:
+    """It is at rest, and its state is not here: slot and publication may be of another machine's pipe of the name."""
+    served.database.execute(*TABLE)
+    served.define()
+    served.once()
+    here = "select (select count(*) from pg_replication_slots where slot_name = 'penstock_shop'), count(*) from pg_publication"
+    served.environment = {"PENSTOCK_HOME": str(served.folder / "elsewhere")}
+    done = served.penstock("drop", str(served.file), "--tables")
+    refused(done, 1, 'no state of the pipe "shop"', '"penstock_shop"', "publication", "PENSTOCK_HOME", "--without-state")
+    assert served.database.fetch(here) == [(1, 1)]
+    assert served.penstock("drop", str(served.file), "--without-state").returncode == 0
+    assert served.database.fetch(here) == [(0, 0)]
+    assert served.penstock("drop", str(served.file)).returncode == 0  # there is nothing left that could be another's
+    served.environment = {}
+    assert served.penstock("drop", str(served.file), "--tables").returncode == 0
+
+
 def test_a_destination_table_that_does_not_fit(case: Case) -> None:
     case.database.execute(*TABLE, "create table u (id int primary key)", "insert into u values (7)")
     case.define(tables='include = ["public.u"]')

@@ -226,9 +226,14 @@ def resync(
 def drop(
     file: PipeFile,
     tables: Annotated[bool, typer.Option("--tables", help="Drop the tables in the destination too.")] = False,
+    without_state: Annotated[
+        bool, typer.Option("--without-state", help="Also where its state is not here, and nobody has it any more.")
+    ] = False,
     json_wanted: AsJson = False,
 ) -> None:
     """Remove a pipe: the slot and the publication that Penstock made, and its state. The pipe must not run.
+
+    Where its state is not in PENSTOCK_HOME it may run from elsewhere: then nothing is removed without --without-state.
 
     Example: penstock drop shop.toml --tables
     """
@@ -236,7 +241,7 @@ def drop(
     from penstock.control.store import home
 
     with errors_told(as_json=json_wanted):
-        removed = pipes.drop(load(file), home(), tables=tables)
+        removed = pipes.drop(load(file), home(), tables=tables, without_state=without_state)
         say({"dropped": removed}, f"Removed {', '.join(removed)}.", as_json=json_wanted)
 
 

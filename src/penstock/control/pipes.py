@@ -10,8 +10,9 @@ from penstock.clickhouse.client import Client
 from penstock.control import queries
 from penstock.control.hold import hold
 from penstock.control.store import StateStore
+from penstock.errors import StateError
 from penstock.pipeline.checkpoint import require_known
-from penstock.postgres import slot
+from penstock.postgres import publication, slot
 from penstock.postgres.connection import Connector
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from penstock.config import Pipe
     from penstock.pipeline.checkpoint import TableRecord
+    from penstock.postgres.connection import Connection
 
 
 def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
@@ -42,15 +44,18 @@ def resync(pipe: Pipe, folder: Path, names: Sequence[str]) -> str:
     return "next run"
 
 
-def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
+def drop(pipe: Pipe, folder: Path, *, tables: bool, without_state: bool = False) -> list[str]:
     """Remove the slot and the publication that Penstock made, and the pipe's state; with ``tables`` its tables in the destination too.
 
-    Returns what was removed. What is gone already is no error, so that it may be repeated.
+    Returns what was removed. What is gone already is no error, so that it may be repeated. Raises StateError where there is something at
+    the source, and nothing here says that it is this pipe's, unless it is to go ``without_state``.
     """
     removed: list[str] = []
     with _at_rest(pipe, folder) as store:
         record = store.pipe(pipe.name)
         with contextlib.closing(Connector(pipe.source, f"penstock {pipe.name}").connect()) as connection:
+            if record is None and not without_state:
+                _require_nothing(pipe, folder, connection)
             if (record is None or record.owns_slot) and not pipe.source.slot:
                 slot.drop_slot(connection, pipe.slot)
                 removed.append(f"slot {pipe.slot}")
@@ -62,6 +67,21 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool) -> list[str]:
         store.forget(pipe.name)
         removed.append("the pipe's state")
     return removed
+
+
+def _require_nothing(pipe: Pipe, folder: Path, connection: Connection) -> None:
+    """A pipe of the name may run from another folder, or on another machine: at the source both look alike."""
+    found = []
+    if not pipe.source.slot and slot.slot_state(connection, pipe.slot) is not None:
+        found.append(f'the slot "{pipe.slot}"')
+    if not pipe.source.publication and publication.is_ours(connection, pipe.publication):
+        found.append(f'the publication "{pipe.publication}"')
+    if found:
+        raise StateError(
+            f'there is no state of the pipe "{pipe.name}" in {folder}, and the source has {" and ".join(found)}: '
+            "of a pipe that runs from elsewhere, or did",
+            hint="Set PENSTOCK_HOME to where it runs. If it never will again: penstock drop PIPE.toml --without-state removes them.",
+        )
 
 
 def _drop_tables(pipe: Pipe, folder: Path, records: Sequence[TableRecord]) -> list[str]:

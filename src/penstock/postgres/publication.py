@@ -193,6 +193,13 @@ def withdraw(connection: Connection, name: str, tables: Collection[int]) -> None
 _OURS = "select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = %s"
 
 
+def is_ours(connection: Connection, name: str) -> bool:
+    """Whether there is such a publication, and no administrator made it."""
+    with translated(f'publication "{name}"'):
+        row = connection.execute(_OURS, [name]).fetchone()
+    return row is not None and bool(row[0])
+
+
 def drop_publication(connection: Connection, name: str) -> bool:
     """Drop it if it exists, and returns whether it is gone now. One that an administrator made, for ``setup`` or by hand, stays."""
     with translated(f'dropping publication "{name}"'):
