@@ -162,11 +162,13 @@ class StateStore:
         known = {"timeline": Timeline.parse(row["timeline"]), "epochs": Epochs.parse(row["epochs"])}
         return PipeRecord(**{**row, **known, "position": Lsn(row["position"])})
 
-    def save_pipe(self, record: PipeRecord) -> None:
-        """Insert or replace the pipe's record."""
+    def save_pipe(self, record: PipeRecord, tables: Sequence[TableRecord] = ()) -> None:
+        """Insert or replace the pipe's record, and those of these tables with it."""
         with self._errors_told(), self._engine.begin() as connection:
             texts = {"timeline": str(record.timeline), "epochs": str(record.epochs)}
             _replace(connection, _pipes, {"name": record.name}, _values(record) | texts)
+            for table in tables:
+                _replace_table(connection, record.name, table)
 
     def save_position(self, name: str, position: Lsn, counted: Counted) -> None:
         """Save the position up to which everything is written, and the counters of these tables with it."""
@@ -186,8 +188,7 @@ class StateStore:
     def save_table(self, name: str, record: TableRecord) -> None:
         """Insert or replace one table's record."""
         with self._errors_told(), self._engine.begin() as connection:
-            values = {**_values(record), "state": record.state.value}
-            _replace(connection, _tables, {"pipe": name, "oid": record.oid}, values)
+            _replace_table(connection, name, record)
 
     def replace_tables(self, name: str, records: Sequence[TableRecord]) -> None:
         """Let these be the pipe's tables, none of which has parts."""
@@ -250,6 +251,11 @@ def _table_record(row: dict[str, Any]) -> TableRecord:
     return TableRecord(
         **{**row, **positions, **wide, "state": State(row["state"]), "counters": Counter(row["counters"])}
     )
+
+
+def _replace_table(connection: Connection, pipe_name: str, record: TableRecord) -> None:
+    values = {**_values(record), "state": record.state.value}
+    _replace(connection, _tables, {"pipe": pipe_name, "oid": record.oid}, values)
 
 
 def _replace(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:

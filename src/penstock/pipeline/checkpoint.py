@@ -157,8 +157,8 @@ class Store(Protocol):
     def pipe(self, name: str) -> PipeRecord | None:
         """The pipe's record, None before its first run."""
 
-    def save_pipe(self, record: PipeRecord) -> None:
-        """Insert or replace the pipe's record."""
+    def save_pipe(self, record: PipeRecord, tables: Sequence[TableRecord] = ()) -> None:
+        """Insert or replace the pipe's record, and those of these tables with it."""
 
     def save_position(self, name: str, position: Lsn, counted: Counted) -> None:
         """Save the position up to which everything is written, and the counters of these tables with it."""

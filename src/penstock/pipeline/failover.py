@@ -188,7 +188,8 @@ def settle(pipe: Pipe, store: Store, ends: tuple[Connection, Client], record: Pi
         log.warning("begun again", why=problem, timeline=ground.timeline.number)
     elif ground.timeline != record.timeline:
         _require_no_old_primary(record, ground)
-        _follow(pipe, store, client, record, (ground.timeline, tables))
+        follow(pipe, store, client, record, (ground.timeline, tables))
+        return
     store.save_pipe(record)
 
 
@@ -227,10 +228,10 @@ def _begin_again(record: PipeRecord, ground: Ground, connection: Connection) -> 
     record.position = Lsn(0)
 
 
-def _follow(
+def follow(
     pipe: Pipe, store: Store, client: Client, record: PipeRecord, seen: tuple[Timeline, Sequence[TableRecord]]
 ) -> None:
-    """Go on, on the new timeline."""
+    """Go on, on the new timeline. What is said of the tables is saved with that, or not at all: the epoch rises by what they have."""
     new, tables = seen
     fork = record.timeline.parts_from(new)
     judged = _Fork(pipe, client, record, fork, new.number)
@@ -251,6 +252,7 @@ def _follow(
     if touched or record.position > fork:
         record.epochs = record.epochs.risen(fork)
     record.timeline, record.position = new, min(record.position, fork)
+    store.save_pipe(record, tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,6 @@ class _Fork:
             log.info("copy starts over", table=table.full_name, why="the source lost some of what it shows")
         elif lost:
             table.fail(self._error(table, lost))
-        store.save_table(self.pipe.name, table)
         return bool(lost) and not begun
 
     def _furthest(self, table: TableRecord) -> Lsn:
@@ -287,17 +288,15 @@ class _Fork:
         begun = Alteration.from_json(table.begun).version if table.begun else 0
         name, database = self._place(table), self.pipe.database
         stored = 0
-        if not _is_null(self.pipe, table) and fit.table_exists(self.client, database, name):
+        if name and not _is_null(self.pipe, table):
             prefix = self.pipe.destination.metadata_prefix
             stored = lookup.newest_version(self.client, database, name, f"{prefix}version", first)
         return [each for each in (table.since, table.base, begun, stored) if each > first]
 
     def _place(self, table: TableRecord) -> str:
-        """Where the table's rows are: a crash may have come after the new table took the old one's place, and before that was saved."""
-        exchanged = (
-            table.building_id and fit.identity(self.client, self.pipe.database, table.target) == table.building_id
-        )
-        return table.target if exchanged else table.building or table.target
+        """Where the table's rows are: a crash may have come after a rename, or after the new table took the old one's place."""
+        name = table.building or table.target
+        return fit.name_of(self.client, self.pipe.database, table.id_of(name), mostly=name)
 
     def _error(self, table: TableRecord, lost: Lsn) -> LostChangesError:
         return LostChangesError(
