@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_postgres import until
+from tests.fix_postgres import Database, until
 
 from penstock.config import Source
-from penstock.errors import SourceRefusedError
+from penstock.errors import SourceMovedError, SourceRefusedError
 from penstock.lsn import Lsn
+from penstock.pipeline.checkpoint import PipeRecord
+from penstock.pipeline.failover import Guard
 from penstock.postgres import slot
 from penstock.postgres.connection import Connector
 from penstock.postgres.stream import Stream
@@ -23,8 +25,8 @@ from penstock.postgres.timeline import Timeline, timeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.fix_postgres import Database
     from tests.fix_standby import Cluster
+    from tests.servers.postgres import PostgresServer
 
     from penstock.postgres.connection import Connection
 
@@ -113,15 +115,34 @@ def test_a_sender_without_news_is_not_at_work(database: Database, connection: Co
     asyncio.run(work())
 
 
-@pytest.mark.pg("== 17")
+@pytest.mark.pg("== 15")
+@pytest.mark.usefixtures("two_standbys")
 def test_a_promotion_begins_a_timeline(cluster: Cluster) -> None:
-    def asked() -> Timeline:
-        with contextlib.closing(Connector(Source(dsn=cluster.database.dsn), "t").replication({})) as replication:
+    """Two standbys can both be promoted to a timeline of one number: their histories tell which one the stream follows."""
+
+    def asked(server: PostgresServer) -> Timeline:
+        dsn = Database(server, cluster.database.name).dsn
+        with contextlib.closing(Connector(Source(dsn=dsn), "t").replication({})) as replication:
             return timeline(replication)
 
-    assert asked() == Timeline(1)
+    assert asked(cluster.primary) == Timeline(1)
+    other = cluster.standbys.pop()
+    cluster.gone.append(other)
+    cluster.hold_back(other)
+    cluster.database.execute("create table t (id int)")
     ((end,),) = cluster.database.fetch("select pg_current_wal_insert_lsn()::text")
     cluster.promote()
-    second = asked()
+    second = asked(cluster.primary)
     assert (second.number, [number for number, _ in second.before]) == (2, [1])
     assert second.parts_from(Timeline(1)) >= Lsn.parse(end)
+    with other.connect() as connection:
+        connection.execute("select pg_promote()")
+    assert asked(other).number == 2
+    with cluster.connect() as connection, Database(other, cluster.database.name).connect() as elsewhere:
+        identity = slot.system(connection)
+        record = PipeRecord("shop", "slot", "publication", identity.system_identifier, second, Lsn(0))
+        guard = Guard(record, standby=False)
+        guard(connection)
+        guard(connection)
+        with pytest.raises(SourceMovedError):
+            guard(elsewhere)

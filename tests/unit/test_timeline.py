@@ -80,7 +80,7 @@ def test_there_are_255_epochs_after_the_first() -> None:
 def test_a_standby_that_replays_again_was_not_restored(said: str, *, in_recovery: bool) -> None:
     """After a restart it begins at its last restart point; the stream sends what it has replayed by then."""
     slot = SlotState("s", "pgoutput", "shop", None, Lsn(40), Lsn(40), 0, "reserved", "", False, None)
-    ground = failover.Ground(SystemIdentity("1", 1, in_recovery, "shop"), Timeline(1), Lsn(50), slot)
+    ground = failover.Ground(SystemIdentity("1", 1, in_recovery, "shop", ""), Timeline(1), Lsn(50), slot)
     record = PipeRecord("shop", "s", "p", "1", Timeline(1), Lsn(60))
     assert said in (found := failover._broken(record, record.position, ground))
     assert bool(found) == bool(said)

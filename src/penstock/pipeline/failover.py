@@ -306,18 +306,34 @@ class _Fork:
         )
 
 
-def guard(record: PipeRecord, connection: Connection, *, standby: bool) -> None:
-    """Make sure that a connection beside the stream leads to the same server as the stream.
+class Guard:
+    """Makes sure that connections beside the stream lead to the same server as the stream.
 
-    Raises SourceUnavailableError: what is being done waits until the stream has followed. A copy from a standby that lags behind, or
-    from a server that has lost what the stream has, would be wrong.
+    A copy from a standby that lags behind, or from a server that has lost what the stream has, would be wrong.
     """
-    identity = slot.system(connection)
-    if identity.in_recovery and not standby:
-        raise in_recovery()
-    timeline_number = record.timeline.number if identity.in_recovery else identity.timeline  # a standby knows it late
-    if (identity.system_identifier, timeline_number) != (record.system_identifier, record.timeline.number):
-        raise SourceMovedError(
-            f"the DSN leads to another server now (system {identity.system_identifier}, timeline {identity.timeline})",
-            hint="Penstock looks whether it is the source after a failover, and follows.",
-        )
+
+    def __init__(self, record: PipeRecord, *, standby: bool) -> None:
+        self._record = record
+        self._standby = standby
+        self._known: set[str] = set()  # servers with the history of the record's timeline
+
+    def __call__(self, connection: Connection) -> None:
+        """Raises SourceUnavailableError where it leads elsewhere: what is being done waits until the stream has followed."""
+        identity, known = slot.system(connection), self._record
+        if identity.in_recovery and not self._standby:
+            raise in_recovery()
+        number = known.timeline.number if identity.in_recovery else identity.timeline  # a standby knows it late
+        if (identity.system_identifier, number) != (known.system_identifier, known.timeline.number):
+            raise _moved(identity)
+        if identity.in_recovery or not known.timeline.before or identity.server in self._known:
+            return
+        if timeline_of(connection) != known.timeline:  # two standbys may both have been promoted to a timeline of this number
+            raise _moved(identity)
+        self._known.add(identity.server)
+
+
+def _moved(identity: SystemIdentity) -> SourceMovedError:
+    return SourceMovedError(
+        f"the DSN leads to another server now (system {identity.system_identifier}, timeline {identity.timeline})",
+        hint="Penstock looks whether it is the source after a failover, and follows.",
+    )

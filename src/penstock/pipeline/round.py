@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,7 +22,7 @@ from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import Checkpoint, require_known
 from penstock.pipeline.copy import Copies
 from penstock.pipeline.ends import DestinationEnd
-from penstock.pipeline.failover import guard
+from penstock.pipeline.failover import Guard
 from penstock.pipeline.figures import table_status
 from penstock.pipeline.lane import Lane, Surroundings
 from penstock.pipeline.lifecycle import State
@@ -74,7 +73,7 @@ class Round:
         self._wake = asyncio.Event()
         self._refused: dict[str, TableError] = dict(prepared.refused)
         self._finish: Lsn | None = None  # of ``once``
-        source.connector.guard = partial(guard, prepared.record, standby=pipe.source.standby)
+        source.connector.guard = Guard(prepared.record, standby=pipe.source.standby)
         destination = self._destination = DestinationEnd(client, pipe.database, source)
         at_a_time = INSERTS_EMBEDDED if client.embedded else INSERTS_SERVER
         around = Surroundings(

@@ -181,11 +181,13 @@ select c.system_identifier::text,
        case when pg_catalog.pg_is_in_recovery() then (select timeline_id from pg_catalog.pg_control_checkpoint())
             else ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end,
        pg_catalog.pg_is_in_recovery(),
-       current_database()
+       current_database(),
+       concat_ws(' ', pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(), pg_catalog.inet_server_port())
 from pg_catalog.pg_control_system() c
 
 -- name: place
-select pg_catalog.pg_is_in_recovery(), current_database()
+select pg_catalog.pg_is_in_recovery(), current_database(),
+       concat_ws(' ', pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(), pg_catalog.inet_server_port())
 
 -- name: relation
 select n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid)

@@ -70,6 +70,7 @@ class SystemIdentity:
     timeline: int
     in_recovery: bool
     database: str
+    server: str  # which of those with this system it is, until it restarts
 
 
 _REFUSED = (
