@@ -58,6 +58,22 @@ def test_the_host_that_takes_writes_is_found(postgres: PostgresServer, standby: 
             assert connection.info.port == expected.port
 
 
+def test_of_several_hosts_the_primary_is_looked_for(postgres: PostgresServer, standby: PostgresServer) -> None:
+    """Without being told: the first one may have come back as a standby."""
+    ports = f"{standby.port},{postgres.port}"
+    dsn = postgres.dsn(host="127.0.0.1,127.0.0.1", port=ports)
+    for source, expected in (
+        (Source(dsn=dsn), postgres),
+        (Source(dsn=postgres.dsn(hostaddr="127.0.0.1,127.0.0.1", host="a,b", port=ports)), postgres),
+        (Source(dsn=dsn, standby=True, publication="p"), standby),
+        (Source(dsn=standby.dsn()), standby),  # one host: what it is is judged by whoever asked for it
+    ):
+        with contextlib.closing(Connector(source, "t").connect()) as connection:
+            assert connection.info.port == expected.port
+    with contextlib.closing(Connector(Source(dsn=dsn), "t").replication({})) as connection:
+        assert connection.info.port == postgres.port
+
+
 def test_what_is_said_of_several_hosts(postgres: PostgresServer, standby: PostgresServer) -> None:
     dead = free_port()
     given = {"host": "127.0.0.1,127.0.0.1", "port": f"{standby.port},{dead}", "target_session_attrs": "read-write"}

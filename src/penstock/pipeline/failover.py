@@ -75,7 +75,7 @@ def in_recovery() -> SourceUnavailableError:
     return SourceUnavailableError(
         "the server that answers is a standby, or still in recovery",
         hint="After a failover it may need a moment; Penstock tries again. Else let the DSN lead to the primary: "
-        "the writer endpoint, or all servers with target_session_attrs=read-write.",
+        "the writer endpoint, or all servers, among which Penstock looks for it.",
     )
 
 

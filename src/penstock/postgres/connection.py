@@ -82,6 +82,9 @@ class Connector:
                     'Write "postgresql://user@host:5432/database?sslmode=verify-full"; escape special characters as %XX.'
                 ),
             ) from None
+        if hosts.are_several(self._parameters) and not source.standby:
+            # Only then do all connections lead to one server, whichever of them it is after a failover.
+            self._parameters.setdefault("target_session_attrs", os.environ.get("PGTARGETSESSIONATTRS", "primary"))
         if source.authentication != "password":
             tokens.require_secure(source, self._parameters)
 

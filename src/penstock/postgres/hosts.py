@@ -45,6 +45,11 @@ def require_plain(dsn: str, what: str) -> None:
         )
 
 
+def are_several(parameters: Mapping[str, Any]) -> bool:
+    """Whether the DSN names several hosts."""
+    return any("," in str(parameters.get(name) or "") for name in ("host", "hostaddr"))
+
+
 def attempts(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The connections to try, in this order, with one host each. Raises ConfigError."""
     lists = {name: str(parameters[name]).split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
