@@ -227,7 +227,9 @@ def test_a_pipe_that_runs_from_elsewhere_is_not_dropped(served: Case) -> None:
     here = "select (select count(*) from pg_replication_slots where slot_name = 'penstock_shop'), count(*) from pg_publication"
     served.environment = {"PENSTOCK_HOME": str(served.folder / "elsewhere")}
     done = served.penstock("drop", str(served.file), "--tables")
-    refused(done, 1, 'no state of the pipe "shop"', '"penstock_shop"', "publication", "PENSTOCK_HOME", "--without-state")
+    refused(
+        done, 1, 'no state of the pipe "shop"', '"penstock_shop"', "publication", "PENSTOCK_HOME", "--without-state"
+    )
     assert served.database.fetch(here) == [(1, 1)]
     assert served.penstock("drop", str(served.file), "--without-state").returncode == 0
     assert served.database.fetch(here) == [(0, 0)]

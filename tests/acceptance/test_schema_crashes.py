@@ -67,3 +67,27 @@ def test_killed(served: Case, place: str, statements: tuple[str, ...]) -> None:
         "select name from system.tables where database = 'shop' and name not like '%dropped%' order by 1"
     )
     assert left == [["t"], ["t_current"]]
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 15")
+@pytest.mark.parametrize("then", ["is left out", "is dropped with its pipe"])
+def test_killed_while_merges_are_stopped(served: Case, then: str) -> None:
+    """They go on, by the limit that somebody has set, also where the rename is finished by nobody."""
+    assert served.server
+    limits = [f"max_bytes_to_merge_at_{which}_space_in_pool" for which in ("max", "min")]
+    engine = "select engine_full from system.tables where database = 'shop' and name = 't'"
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    served.define()
+    served.once()
+    served.server.query(f"alter table shop.t modify setting {limits[0]} = 123456789")
+    before = served.query(engine)
+    served.database.execute(*ALTERED)
+    served.once(failpoint="before an alteration", expect=KILLED)
+    served.server.query(f"alter table shop.t modify setting {limits[0]} = 1, {limits[1]} = 1")  # as it does within
+    served.define(tables='exclude = ["public.t"]')
+    if then == "is left out":
+        served.once()
+    else:
+        assert served.penstock("drop", str(served.file)).returncode == 0
+    assert served.query(engine) == before

@@ -63,7 +63,9 @@ def _set_aside(case: Case) -> str:
 
 def test_a_table_that_is_another_at_the_start_is_set_aside(served: Case) -> None:
     """It lacks what was written before, and is not filled on; it is not renamed either."""
-    served.database.execute("create table a (id int primary key, v text)", "create table b (id int primary key, v text)")
+    served.database.execute(
+        "create table a (id int primary key, v text)", "create table b (id int primary key, v text)"
+    )
     served.define()
     served.once()
     swapped(served, "a", "b")

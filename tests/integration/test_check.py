@@ -76,7 +76,9 @@ def test_tables_that_the_pipe_has_made_are_not_taken(
     place.run(*(f"create table {{db}}.{name} (id Int8) engine = MergeTree order by id" for name in ("mine", "theirs")))
     with contextlib.closing(StateStore(tmp_path)) as store:
         for oid, name in enumerate(("mine", "theirs"), 1):
-            store.save_table("shop", TableRecord(oid, f"public.{name}", name, "", target_id="mine" if name == "mine" else ""))
+            store.save_table(
+                "shop", TableRecord(oid, f"public.{name}", name, "", target_id="mine" if name == "mine" else "")
+            )
     assert set(found(pipe_to(database, clickhouse_server, place.database), tmp_path)) == {f"{place.database}.theirs"}
 
 

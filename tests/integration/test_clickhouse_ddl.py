@@ -11,10 +11,12 @@ from tests.fix_clickhouse import batch_of
 from tests.fix_postgres import until
 from tests.plans import table_of
 
-from penstock.clickhouse import alter, ddl
+from penstock.clickhouse import alter, ddl, fit
 from penstock.clickhouse.client import quoted
 from penstock.clickhouse.writer import Writer
 from penstock.errors import ConfigError, DestinationUnavailableError, SchemaConflictError
+from penstock.pipeline.alteration import Alteration, let_merge
+from penstock.pipeline.checkpoint import TableRecord
 
 if TYPE_CHECKING:
     from tests.fix_clickhouse import Place
@@ -266,7 +268,7 @@ def test_a_column_gets_a_name_that_older_parts_lack(place: Place) -> None:
     place.run("alter table {db}.t modify setting min_bytes_for_wide_part = 0")
     Writer(place.client, place.database).insert(batch_of(plan, ("1", "5")))
     more = place.plan("id int4, a int4, b int8")
-    nothing: dict[str, Any] = {"added": (), "dropped": (), "renamed": (), "retyped": (), "defaults": {}}
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "renamed": (), "retyped": (), "defaults": {}, "own": {}}
     alter.alter(place.client, place.database, more, **nothing | {"added": [(3, more.columns[2])]})
     Writer(place.client, place.database).insert(batch_of(more, ("2", "6", "7")))
     last = place.plan("id int4, b int4")
@@ -283,7 +285,7 @@ def test_merges_go_on_after_a_rename(place: Place) -> None:
         Writer(place.client, place.database).insert(batch_of(plan, (str(number), "5")))
     before = place.rows(engine)
     last = place.plan("id int4, b int4")
-    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}}
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}, "own": {}}
     alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
     assert place.rows("select sum(b) from {db}.t") == [(100,)]
     assert place.rows(engine) == before
@@ -304,7 +306,8 @@ def test_a_rename_tells_of_a_long_merge_and_keeps_the_tables_own_limit(
     place.run("alter table {db}.t update a = a + sleep(2) where 1 settings mutations_sync = 0")
     until(lambda: place.rows(f"select 1 from system.merges where database = '{place.database}'"))
     last = place.plan("id int4, b int4")
-    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}}
+    own = alter.limits(place.client, place.database, "t")
+    nothing: dict[str, Any] = {"added": (), "dropped": (), "retyped": (), "defaults": {}, "own": own}
     with pytest.raises(DestinationUnavailableError, match=r"waits for a merge that is \d+ % done"):
         alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
     assert place.rows(engine) == before
@@ -312,3 +315,30 @@ def test_a_rename_tells_of_a_long_merge_and_keeps_the_tables_own_limit(
     alter.alter(place.client, place.database, last, renamed=[("a", "b")], **nothing)
     assert place.rows("select id, b from {db}.t") == [(1, 5)]
     assert place.rows(engine) == before
+
+
+def test_merges_that_a_crash_has_stopped_go_on_by_the_tables_own_limits(place: Place) -> None:
+    """Also where nobody finishes the alteration: the table was left out, or its pipe dropped."""
+    engines = f"select name, engine_full from system.tables where database = '{place.database}' order by name"
+    table = place.table("id int4, a int4").table
+    for name in ("none", "other"):
+        place.table(table, options={"target": name})
+    first, second = "max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool"
+    place.run(f"alter table {{db}}.t modify setting merge_with_ttl_timeout = 77, {second} = 7777, {first} = 123456789")
+    before = place.rows(engines)
+
+    def record(name: str, oid: int) -> TableRecord:
+        table_id = fit.identity(place.client, place.database, name)
+        limits = alter.limits(place.client, place.database, name)
+        step = Alteration(table, 5, name, name, {}, copy_again=False, table_id=table_id, limits=limits)
+        return TableRecord(oid, f"public.{name}", name, "", begun=step.to_json(), target_id=table_id)
+
+    records = [record("t", 1), record("none", 2)]
+    stop = f"modify setting {first} = {alter.NONE}, {second} = {alter.NONE}"
+    place.run(*(f"alter table {{db}}.{name} {stop}" for name in ("t", "none", "other")))
+    records[1].begun = ""  # a new copy was asked for since
+    for _ in range(2):
+        let_merge(place.client, place.database, records)
+        after = dict(place.rows(engines))
+        assert [after["none"], after["t"]] == [dict(before)["none"], dict(before)["t"]]
+        assert after["other"] != dict(before)["other"]  # which is somebody else's

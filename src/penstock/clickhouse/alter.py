@@ -27,6 +27,13 @@ _RENAME = "rename column"
 _MERGED = ("max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool")
 NONE = 1  # byte: no part is as small
 _MERGING = "select round(100 * progress) from system.merges where database = {database:String} and table = {table:String} limit 1"
+_RENAMING = """
+select parts_to_do from system.mutations where database = {database:String} and table = {table:String}
+and not is_done and command ilike '%rename column%' limit 1"""
+_LIMIT = re.compile(rf"\b({'|'.join(_MERGED)}) = ('(?:[^'\\]|\\.)*'|[^\s,]+)")
+_LIMITED = """
+select name, toString(uuid), engine_full from system.tables
+where database = {database:String} and engine_full like '%max_bytes_to_merge_at%'"""
 _ENGINE = "select engine_full from system.tables where database = {database:String} and name = {name:String}"
 POLL_SECONDS = 0.05
 MERGE_SECONDS = 10.0  # so long is one waited for before it is told
@@ -42,9 +49,11 @@ def alter(  # noqa: PLR0913  (a change has these parts)
     renamed: Sequence[tuple[str, str]],
     retyped: Sequence[PlanColumn],
     defaults: Mapping[str, str],
+    own: Mapping[str, str],
 ) -> None:
     """Bring the table of ``plan``, the new one, to its columns. ``defaults`` are expressions for rows that are older than a column.
 
+    ``own`` are the table's ``limits``, kept from before the first attempt.
     ``added`` come with their numbers at the source. To be called with no insert into the table under way.
     """
     if plan.shape is Shape.NULL:  # it cannot rename; there is nothing to lose
@@ -61,8 +70,8 @@ def alter(  # noqa: PLR0913  (a change has these parts)
         for column in retyped
         if present.get(column.name) != column.clickhouse
     ]
-    renames = any(step.startswith(_RENAME) for step in steps) or _merges_stopped(client, database, plan.target)
-    with _without_merges(client, database, plan.target) if renames else contextlib.nullcontext():
+    renames = any(step.startswith(_RENAME) for step in steps) or plan.target in dict(stopped(client, database))
+    with _without_merges(client, database, plan.target, own) if renames else contextlib.nullcontext():
         for step in steps:
             _alter(client, database, plan.target, step)
 
@@ -72,43 +81,60 @@ def _alter(client: Client, database: str, target: str, step: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_merges(client: Client, database: str, target: str) -> Iterator[None]:
+def _without_merges(client: Client, database: str, target: str, own: Mapping[str, str]) -> Iterator[None]:
     """A merge that begins while a column is renamed loses its values in many releases of ClickHouse (its issue 80648).
 
     Raises DestinationUnavailableError where one that runs takes long: it is told, and the pipe can be stopped meanwhile.
     """
-    own = {name: limit for name, limit in _limits(client, database, target).items() if limit != str(NONE)}
     _alter(client, database, target, f"modify setting {', '.join(f'{name} = {NONE}' for name in _MERGED)}")
     try:
-        _wait_for_merges(client, database, target)
+        _wait(
+            client,
+            database,
+            target,
+            _MERGING,
+            "a column is to be renamed, which waits for a merge that is {:.0f} % done",
+        )
         yield
     finally:
-        _alter(client, database, target, f"reset setting {', '.join(_MERGED)}")
-        if own:
-            _alter(client, database, target, f"modify setting {', '.join(f'{name} = {own[name]}' for name in own)}")
+        let_merge(client, database, target, own)
 
 
-def _wait_for_merges(client: Client, database: str, target: str) -> None:
+def let_merge(client: Client, database: str, target: str, own: Mapping[str, str]) -> None:
+    """Let merges go on that were stopped, once no rename is under way, by the table's ``own`` limits. May be repeated."""
+    _wait(client, database, target, _RENAMING, "a column is being renamed, in {} parts yet")
+    if kept := [f"{name} = {value}" for name, value in own.items()]:
+        _alter(client, database, target, f"modify setting {', '.join(kept)}")
+    if left := [name for name in _MERGED if name not in own]:
+        _alter(client, database, target, f"reset setting {', '.join(left)}")
+
+
+def _wait(client: Client, database: str, target: str, query: str, why: str) -> None:
     ends_at = time.monotonic() + MERGE_SECONDS
-    while running := client.rows(_MERGING, {"database": database, "table": target}):
+    while running := client.rows(query, {"database": database, "table": target}):
         if time.monotonic() > ends_at:
             raise DestinationUnavailableError(
-                f"{database}.{target}: a column is to be renamed, which waits for a merge that is {running[0][0]:.0f} % done",
-                hint="It is in system.merges. Penstock tries again.",
+                f"{database}.{target}: {why.format(*running[0])}",
+                hint="It is in system.merges or system.mutations. Penstock tries again.",
             )
         time.sleep(POLL_SECONDS)
 
 
-def _limits(client: Client, database: str, target: str) -> dict[str, str]:
-    """What the table's own settings say of how much is merged."""
+def limits(client: Client, database: str, target: str) -> dict[str, str]:
+    """The table's own settings of how much is merged, as they are written; what a crash has left of ours is none."""
     found = client.rows(_ENGINE, {"database": database, "name": target})
-    given = (re.search(rf"\b{name} = (\d+)", engine) for (engine,) in found for name in _MERGED)
-    return {name: limit[1] for name, limit in zip(_MERGED, given, strict=False) if limit}
+    return {name: value for (engine,) in found for name, value in _given(engine) if value != str(NONE)}
 
 
-def _merges_stopped(client: Client, database: str, target: str) -> bool:
-    """Whether a crash has left it so."""
-    return _limits(client, database, target).get(_MERGED[0]) == str(NONE)
+def stopped(client: Client, database: str) -> list[tuple[str, str]]:
+    """Tables whose merges a crash has left stopped: names and ids."""
+    found = client.rows(_LIMITED, {"database": database})
+    return [(name, table_id) for name, table_id, engine in found if str(NONE) in dict(_given(engine)).values()]
+
+
+def _given(engine: str) -> list[tuple[str, str]]:
+    """The limits among the settings at the end of an engine's description."""
+    return [(found[1], found[2]) for found in _LIMIT.finditer(engine)]
 
 
 def _renames(renamed: Sequence[tuple[str, str]], left: set[str]) -> Iterator[str]:

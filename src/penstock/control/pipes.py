@@ -11,6 +11,7 @@ from penstock.control import queries
 from penstock.control.hold import hold
 from penstock.control.store import StateStore
 from penstock.errors import StateError
+from penstock.pipeline.alteration import let_merge
 from penstock.pipeline.checkpoint import require_known
 from penstock.postgres import publication, slot
 from penstock.postgres.connection import Connector
@@ -62,8 +63,12 @@ def drop(pipe: Pipe, folder: Path, *, tables: bool, without_state: bool = False)
             ours = (record is None or record.owns_publication) and not pipe.source.publication
             if ours and slot.drop_publication(connection, pipe.publication):
                 removed.append(f"publication {pipe.publication}")
+        records = store.tables(pipe.name)
         if tables:
-            removed += _drop_tables(pipe, folder, store.tables(pipe.name))
+            removed += _drop_tables(pipe, folder, records)
+        elif any(each.begun for each in records):
+            with _destination(pipe, folder) as client:
+                let_merge(client, pipe.database, records)
         store.forget(pipe.name)
         removed.append("the pipe's state")
     return removed

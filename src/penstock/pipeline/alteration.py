@@ -6,7 +6,7 @@ are of one version or the other, and what is half done fits neither. ClickHouse'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -20,7 +20,7 @@ from penstock.plan import Shape
 from penstock.table import Table  # noqa: TC001  (read at run time, for its JSON)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
@@ -40,6 +40,7 @@ class Alteration:
     defaults: dict[str, str]  # expressions of new columns, for rows that are older than they
     copy_again: bool  # rows are read again, to take the place of their older selves
     table_id: str = ""  # of the table itself, whatever its name
+    limits: dict[str, str] = field(default_factory=dict)  # its own ones of merges, which are stopped meanwhile
 
     def to_json(self) -> str:
         """For keeping."""
@@ -85,9 +86,19 @@ def perform(
             renamed=todo.renamed,
             retyped=todo.retyped,
             defaults=step.defaults,
+            own=step.limits,
         )
     if ways.views and new.shape is Shape.CURRENT and step.into == step.target:
         ddl.ensure_view(client, database, new)
+
+
+def let_merge(client: Client, database: str, records: Iterable[TableRecord]) -> None:
+    """Let the merges of these tables go on, where a crash within an alteration has left them stopped."""
+    ours = {each: record for record in records for each in (record.target_id, record.building_id) if each}
+    for name, table_id in alter.stopped(client, database):
+        if record := ours.get(table_id):
+            step = Alteration.from_json(record.begun) if record.begun else None
+            alter.let_merge(client, database, name, step.limits if step and step.table_id == table_id else {})
 
 
 def constants(client: Client, plan: Plan, texts: Mapping[str, str]) -> dict[str, str] | None:

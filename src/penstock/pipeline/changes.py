@@ -144,10 +144,14 @@ class Changes:
     async def _alter(self, lane: Lane, plan: Plan, step: Alteration, todo: Change) -> None:
         """In the lane, between the batches of two versions. May be repeated."""
         copies, record, old = self._means.copies, lane.record, lane.plan
-        step = replace(step, table_id=record.id_of(old.target))
         held = await copies.hold(lane)
         waits = not held and record.state.uncopied  # whoever meant to start it does not any more
         if todo.touches or old.target != plan.target:
+            if record.begun:  # and repeated
+                limits = Alteration.from_json(record.begun).limits
+            else:
+                limits = await asyncio.to_thread(self._means.destination.limits, old.target)
+            step = replace(step, table_id=record.id_of(old.target), limits=limits)
             record.begun = step.to_json()
             await lane.save()
             failpoint.reached("before an alteration")

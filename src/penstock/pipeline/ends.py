@@ -186,6 +186,10 @@ class DestinationEnd:
         """The rows of each key that are alive, one a place."""
         return lookup.places(self.client, self.database, plan, identities)
 
+    def limits(self, target: str) -> dict[str, str]:
+        """The table's own settings of how much is merged."""
+        return alter.limits(self.client, self.database, target)
+
     def alter(self, plans: tuple[Plan, Plan], step: Alteration, todo: Change, ways: Ways) -> None:
         """Bring the table from the first plan to the second, and its view with it. May be repeated."""
         self._writer.settle(plans[0].target)

@@ -327,7 +327,9 @@ class Guard:
             raise _moved(identity)
         if identity.in_recovery or not known.timeline.before or identity.server in self._known:
             return
-        if timeline_of(connection) != known.timeline:  # two standbys may both have been promoted to a timeline of this number
+        if (
+            timeline_of(connection) != known.timeline
+        ):  # two standbys may both have been promoted to a timeline of this number
             raise _moved(identity)
         self._known.add(identity.server)
 

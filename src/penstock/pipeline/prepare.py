@@ -17,6 +17,7 @@ from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.language import phrase
 from penstock.lsn import Lsn
 from penstock.pipeline import failover
+from penstock.pipeline.alteration import let_merge
 from penstock.pipeline.checkpoint import LEFT_OUT, PipeRecord, TableRecord
 from penstock.pipeline.enlist import first, go_on
 from penstock.pipeline.epochs import Epochs
@@ -164,6 +165,7 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     if before is not None and before.position:
         failover.settle(pipe, store, (connection, client), before)
     known = {record.oid: record for record in store.tables(pipe.name)}
+    let_merge(client, pipe.database, known.values())
     now, wrong = read_tables(pipe, connection)
     for unknown in wrong:
         if not known:
