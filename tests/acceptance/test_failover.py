@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,26 @@ def test_a_crash_after_an_exchange_hides_nothing_that_was_lost(followed: Case, c
     with followed.running():
         assert_the_end_arrives(followed, cluster)
     assert "copy starts over" in followed.log()
+
+
+@pytest.mark.slow
+@pytest.mark.pg("== 17")
+def test_a_standby_that_holds_up_the_stream_is_named(followed: Case, cluster: Cluster) -> None:
+    standby = cluster.standbys[0]
+    with streaming(followed, cluster, rows=10):
+        standby.stop()
+        cluster.database.execute("insert into a values (1000, 0, 'late')")
+        named = "synchronized_standby_slots lack: standby_1 (not connected)"
+        followed.wait_until(lambda: named in followed.log(), "the pipe says whom it waits for")
+        assert named in _note(followed)
+        standby.start()
+        assert_the_end_arrives(followed, cluster)
+        followed.wait_until(lambda: not _note(followed), "nothing is waited for any more")
+    assert followed.log().count(named) == 1
+
+
+def _note(case: Case) -> str:
+    return str(json.loads(case.penstock("status", str(case.file), "--json").stdout)["note"])
 
 
 def _repair(case: Case, cluster: Cluster) -> None:

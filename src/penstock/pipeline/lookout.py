@@ -70,8 +70,15 @@ class Lookout:
     """
 
     def __init__(
-        self, connector: Connector, record: PipeRecord, lanes: Mapping[int, Lane], progress: Progress, hear: Hearing
+        self,
+        connector: Connector,
+        record: PipeRecord,
+        lanes: Mapping[int, Lane],
+        progress: Progress,
+        hear: Hearing,
+        say: Callable[[str], None],
     ) -> None:
+        """``say`` what the stream waits for; empty: nothing any more."""
         self.source_end = Lsn(0)
         self.retained_bytes: int | None = None
         self.stream: Stream | None = None  # the one that is open
@@ -80,6 +87,8 @@ class Lookout:
         self._lanes = lanes
         self._progress = progress
         self._hear = hear
+        self._say = say
+        self._awaited: list[str] = []  # standbys
         self._read_next = 0.0
         self.has_read = False  # the catalog, once at least
 
@@ -117,7 +126,9 @@ class Lookout:
             self.source_end = slot.insert_lsn(connection)
             state = slot.slot_state(connection, self._record.slot)
             self.retained_bytes = state.retained_bytes if state else None
-            if nudge and self.source_end > self._progress.position:
+            behind = nudge and self.source_end > self._progress.position
+            self._tell_awaited(connection if behind else None)
+            if behind:
                 slot.heartbeat(connection)
             began = time.monotonic()
             if began < self._read_next:
@@ -137,6 +148,18 @@ class Lookout:
         return Sight(
             tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)
         )
+
+    def _tell_awaited(self, connection: Connection | None) -> None:
+        """Whom the stream waits for; without a connection nobody."""
+        awaited = slot.awaited_standbys(connection, self.stream.session) if connection and self.stream else []
+        if awaited != self._awaited:
+            self._awaited = awaited
+            self._say(
+                f"PostgreSQL sends nothing that the standbys of synchronized_standby_slots lack: {', '.join(awaited)}. "
+                "Bring them back, or take their slots out of that setting"
+                if awaited
+                else ""
+            )
 
     def _beat(self) -> None:
         """So that the stream comes to what was seen."""

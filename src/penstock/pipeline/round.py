@@ -118,7 +118,7 @@ class Round:
             stop=stop,
             wake=self._wake,
         )
-        self._lookout = Lookout(source.connector, prepared.record, self._lanes, self._cdc, self._heard)
+        self._lookout = Lookout(source.connector, prepared.record, self._lanes, self._cdc, self._heard, telling.say)
         self._sessions = Sessions(
             prepared.record,
             source,

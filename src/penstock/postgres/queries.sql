@@ -107,6 +107,17 @@ select coalesce(a.wait_event, '') not ilike 'WalSender%%'
 from pg_catalog.pg_stat_activity a
 where a.pid = %(pid)s and a.backend_start::text = %(began)s
 
+-- name: awaited_standbys
+-- Whose slots a sender waits for, from 17 on (StandbySlotsHaveCaughtup in PostgreSQL's slot.c).
+select format('%%s (%%s)', n.name, case when s.slot_name is null then 'there is no such slot' when s.active then 'behind' else 'not connected' end)
+from pg_catalog.pg_stat_activity a
+cross join unnest(string_to_array(current_setting('synchronized_standby_slots', true), ',')) e (entry)
+cross join lateral (select btrim(e.entry, ' "') as name) n
+left join pg_catalog.pg_replication_slots s on s.slot_name = n.name
+where a.pid = %(pid)s and a.backend_start::text = %(began)s and a.wait_event = 'WaitForStandbyConfirmation'
+  and (s.active and s.restart_lsn >= pg_catalog.pg_current_wal_flush_lsn()) is not true
+order by n.name
+
 -- name: end_former_session
 select pg_catalog.pg_terminate_backend(a.pid)
 from pg_catalog.pg_replication_slots s

@@ -188,6 +188,13 @@ def is_at_work(connection: Connection, session: Session) -> bool:
     return row == (True,)
 
 
+def awaited_standbys(connection: Connection, session: Session) -> list[str]:
+    """The standbys, by their slots, that a sender waits for before it sends on: those of ``synchronized_standby_slots`` (17 and later)."""
+    values = {"pid": session.pid, "began": session.began}
+    with translated("asking whom a sender waits for"):
+        return [text for (text,) in connection.execute(QUERIES["awaited_standbys"], values)]
+
+
 @contextlib.contextmanager
 def exported_snapshot(
     connector: Connector, *, report: Callable[[str], None] = lambda _: None, stopped: Callable[[], bool] = _never
