@@ -58,6 +58,16 @@ def test_the_steps_of_a_provider_are_printed(name: str, source: PostgresServer, 
     assert [each.subject for each in steps if each.name == "replication"] == [ROLE]
 
 
+def test_a_role_whose_name_has_words_of_sql(source: PostgresServer, tmp_path: Path) -> None:
+    """What is given to it is taken back from the very same role."""
+    pipe = pipe_at("db.example.com", source.port, tmp_path, provider="rds")
+    dsn = pipe.source.dsn.replace(f"user={ROLE}", "user='a TO b'")
+    pipe = pipe.model_copy(update={"source": pipe.source.model_copy(update={"dsn": dsn})})
+    step = step_of(plan(pipe), "replication")
+    assert step.fix.sql == ('GRANT rds_replication TO "a TO b";',)
+    assert [each.what for each in step.back] == ['REVOKE rds_replication FROM "a TO b";']
+
+
 def test_a_server_of_ones_own(source: PostgresServer, tmp_path: Path) -> None:
     pipe = pipe_at("db.example.com", source.port, tmp_path)
 

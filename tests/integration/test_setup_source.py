@@ -152,6 +152,19 @@ def test_undo_takes_back_what_setup_gave_and_nothing_else(shop: Case, database: 
 
 
 @pytest.mark.pg("15")
+def test_a_file_that_somebody_made_after_a_failure_stays(shop: Case, database: Database) -> None:
+    """What setup wanted to write into it is recorded before; it never did."""
+    file = shop.folder / "later" / "secret"
+    define(shop, secret=f'file = "{file}"')
+    assert "cannot be made" in setup(shop, "--apply", expect=2)["error"]
+    file.parent.mkdir()
+    file.write_text("my own\n")
+    setup(shop, "--undo")
+    assert file.read_text() == "my own\n"
+    assert database.fetch(f"select from pg_roles where rolname = '{ROLE}'") == []
+
+
+@pytest.mark.pg("15")
 def test_a_role_that_was_given_more_stays(shop: Case, database: Database) -> None:
     setup(shop, "--apply")
     database.execute(f"grant insert on sales.log to {ROLE}")

@@ -168,7 +168,7 @@ def _undo_statement(asked: Asked, back: Back) -> None:
 
 
 def _undo_file(_asked: Asked, back: Back) -> None:
-    password.remove_file(back.what)
+    password.remove_file(back)
 
 
 UNDO: dict[str, Callable[[Asked, Back], None]] = {

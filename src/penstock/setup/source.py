@@ -23,7 +23,7 @@ from penstock.setup.step import Back, State, Step, by_hand, right
 from penstock.setup.terraform import Expression, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from penstock.setup.asked import Asked
 
@@ -139,12 +139,13 @@ def _replication(asked: Asked, found: Any) -> Step:
     return _attribute("replication", what, asked.provider.replicate, asked=asked)
 
 
-def _attribute(name: str, what: str, templates: Iterable[str], *, asked: Asked) -> Step:
+def _attribute(name: str, what: str, templates: Sequence[str], *, asked: Asked) -> Step:
     """Something that the provider's statements give the role."""
-    give = [each.format(role=asked.statement("{role}", role=asked.role)) for each in templates]
-    return change(
-        asked, (name, asked.role), what, fix=Fix(sql=tuple(give)), back=[_opposite(each) for each in reversed(give)]
+    role = asked.statement("{role}", role=asked.role)
+    give, back = (
+        [each.format(role=role) for each in many] for many in (templates, map(_opposite, reversed(templates)))
     )
+    return change(asked, (name, asked.role), what, fix=Fix(sql=tuple(give)), back=back)
 
 
 def _sender_timeout(asked: Asked, found: Any) -> Iterator[Step]:
@@ -171,7 +172,7 @@ def _may_connect(asked: Asked) -> Step:
 
 
 def _opposite(give: str) -> str:
-    """What takes an attribute of a role, or a membership, back."""
+    """What takes an attribute of a role, or a membership, back; of a template, for a role's name may have such words."""
     if give.startswith("GRANT "):
         return re.sub(r"^GRANT (.*) TO ", r"REVOKE \1 FROM ", give)
     return re.sub(r"(?:WITH )?(REPLICATION|BYPASSRLS);$", r"NO\1;", give)
