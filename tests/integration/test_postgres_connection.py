@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,6 +22,7 @@ from penstock.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
+from penstock.postgres import catalog, copy, silence
 from penstock.postgres.connection import Connector, translated
 
 if TYPE_CHECKING:
@@ -237,6 +239,33 @@ def test_blackhole_is_noticed(database: Database, proxy_to: Callable[[int], Prox
     dsn = database.server.dsn(database.name, port=proxy.port, connect_timeout=2)
     with pytest.raises(SourceUnavailableError, match="timeout"):
         Connector(Source(dsn=dsn), "t").connect()
+
+
+@pytest.mark.pg("15")
+def test_a_link_that_swallows_everything_is_given_up_and_a_long_statement_is_not(
+    database: Database, proxy_to: Callable[[int], Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy's kernel answers for it: only another connection can tell whether the server is at work."""
+    for name in ("SILENT_SECONDS", "AGAIN_SECONDS", "ASKING_SECONDS"):
+        monkeypatch.setattr(silence, name, 1 if name == "ASKING_SECONDS" else 0.1)
+    database.execute("create table t as select g as id, repeat('x', 1000) as v from generate_series(1, 20000) g")
+    proxy = proxy_to(database.server.port)
+    connector = Connector(Source(dsn=database.server.dsn(database.name, port=proxy.port)), "t")
+    ((oid,),) = database.fetch("select 't'::regclass::oid")
+    with contextlib.closing(connector.connect()) as connection, ThreadPoolExecutor(1) as pool:
+        table = catalog.look(connection, {oid})[oid]
+        (part,) = copy.plan_parts(connection, table, ["id", "v"], part_rows=1_000_000)
+        reading = copy.read_part(connector, part, table, ["id", "v"])
+        assert next(reading)
+        made = proxy.connections
+        connection.execute("select pg_sleep(1)")
+        assert proxy.connections > made + 2  # it was asked, and was at work
+        proxy.blackhole()
+        copying = pool.submit(list, reading)
+        with pytest.raises(SourceUnavailableError, match="silent"), translated("asking"):
+            connection.execute("select 1")
+        with pytest.raises(SourceUnavailableError, match="silent"):
+            copying.result()
 
 
 def test_privileges_name_what_is_missing(database: Database, role: Callable[..., str]) -> None:

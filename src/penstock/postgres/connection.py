@@ -21,6 +21,7 @@ from penstock.errors import ConfigError, SourceError, SourceUnavailableError
 from penstock.language import joined, phrase
 from penstock.postgres import hosts, tokens
 from penstock.postgres.passage import Passage
+from penstock.postgres.silence import Attentive
 from penstock.postgres.trouble import ANY_FIREWALL, RULES
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ NETWORK = {
     "tcp_user_timeout": "12000",
 }
 """What the DSN may override: a link that is cut without a word is noticed within 15 s. The other end's kernel answers, however long
-a statement takes."""
+a statement takes; where it is that of a proxy, ``silence`` tells."""
 
 _NO_LIMITS = "select set_config(name, '0', false) from pg_catalog.pg_settings where name in ('transaction_timeout', 'idle_session_timeout')"
 
@@ -145,7 +146,7 @@ class Connector:
         if passage:
             given |= passage.open()
         try:
-            connection = psycopg.connect("", autocommit=True, **given)
+            connection = Attentive.connect("", autocommit=True, **given)
             with contextlib.ExitStack() as undone:
                 undone.callback(connection.close)
                 connection.execute(_NO_LIMITS)
@@ -233,7 +234,7 @@ def sibling(connection: Connection, *, replication: bool = False) -> Connection:
     if replication:
         used["replication"] = "database"
     with translated(phrase("connecting again")):
-        found = psycopg.connect("", autocommit=True, **used)  # type: ignore[arg-type]
+        found = Attentive.connect("", autocommit=True, **used)  # type: ignore[arg-type]
     if replication:
         found.cursor_factory = psycopg.ClientCursor
     return found

@@ -12,6 +12,7 @@ from penstock.errors import Retry, SourceError
 from penstock.postgres import QUERIES, wire
 from penstock.postgres.connection import keep_bytes, kept_bytes, translated
 from penstock.postgres.parts import Part, plan_parts
+from penstock.postgres.silence import Silence
 from penstock.postgres.slot import insert_lsn
 from penstock.spill import Spill, Spilled
 
@@ -95,12 +96,18 @@ def read_part(
         keep_bytes(connection)
         pgconn = connection.pgconn
         pgconn.send_query(query)
+        silence = Silence(pgconn)
         while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
+            silence.endure()
             yield b""
         wire.result(pgconn, pq.ExecStatus.COPY_OUT)
         ended = False
         while not ended:
             chunk, ended = wire.drain(pgconn, max_bytes=CHUNK_BYTES, framed=False, wait_seconds=WAIT_SECONDS)
+            if chunk or ended:
+                silence.heard()
+            else:
+                silence.endure()
             yield chunk
         wire.result(pgconn, pq.ExecStatus.COMMAND_OK)
 
@@ -284,8 +291,9 @@ def _answers(
     pgconn.send_query_params(statement, [text for identity in identities for text in identity])
     pgconn.set_single_row_mode()
     while True:
+        silence = Silence(pgconn)
         while not (wire.flush(pgconn, WAIT_SECONDS) and wire.answered(pgconn, WAIT_SECONDS)):
-            pass
+            silence.endure()
         result = wire.result(pgconn, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK)
         if result.status == pq.ExecStatus.TUPLES_OK:
             wire.finish(pgconn)
