@@ -241,6 +241,7 @@ def test_blackhole_is_noticed(database: Database, proxy_to: Callable[[int], Prox
         Connector(Source(dsn=dsn), "t").connect()
 
 
+@pytest.mark.slow
 @pytest.mark.pg("15")
 def test_a_link_that_swallows_everything_is_given_up_and_a_long_statement_is_not(
     database: Database, proxy_to: Callable[[int], Proxy], monkeypatch: pytest.MonkeyPatch
