@@ -6,6 +6,7 @@ statement may take hours, so no time is too long by itself: the server is asked 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,14 @@ class Silence:
         self._strikes = 0
 
     def endure(self) -> None:
-        """Nothing has come. Raises psycopg.OperationalError when nothing will."""
+        """Nothing has come. Raises psycopg.OperationalError when nothing will; the connection is closed then."""
         now = time.monotonic()
         if now < self._ask_at:
             return
         at_work = self._is_at_work()
         self._strikes = 0 if at_work else self._strikes + 1
         if self._strikes >= STRIKES:
+            self._pgconn.finish()
             raise psycopg.OperationalError(
                 f"the server has been silent for {now - self._began:.0f} s, and does not work for this session"
             )
@@ -58,7 +60,7 @@ class Silence:
         used["connect_timeout"] = ASKING_SECONDS
         used.pop("replication", None)
         try:
-            with _Asking.connect("", autocommit=True, **used) as other:
+            with contextlib.closing(_Asking.connect("", autocommit=True, **used)) as other:
                 return other.execute(_AT_WORK, (self._pgconn.backend_pid,)).fetchone() == (True,)
         except psycopg.OperationalError as error:
             return bool(error.sqlstate)
