@@ -12,6 +12,7 @@ import pytest
 from tests.fix_clickhouse import destination_of
 from tests.servers.clickhouse import PASSWORD
 
+from penstock.clickhouse import fit
 from penstock.config import Pipe, Secret, parse
 from penstock.control import checks
 from penstock.control.store import StateStore
@@ -76,9 +77,8 @@ def test_tables_that_the_pipe_has_made_are_not_taken(
     place.run(*(f"create table {{db}}.{name} (id Int8) engine = MergeTree order by id" for name in ("mine", "theirs")))
     with contextlib.closing(StateStore(tmp_path)) as store:
         for oid, name in enumerate(("mine", "theirs"), 1):
-            store.save_table(
-                "shop", TableRecord(oid, f"public.{name}", name, "", target_id="mine" if name == "mine" else "")
-            )
+            target_id = fit.identity(place.client, place.database, "mine")  # by which alone it is known
+            store.save_table("shop", TableRecord(oid, f"public.{name}", name, "", target_id=target_id))
     assert set(found(pipe_to(database, clickhouse_server, place.database), tmp_path)) == {f"{place.database}.theirs"}
 
 

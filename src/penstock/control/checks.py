@@ -27,7 +27,7 @@ from penstock.postgres.providers import advice
 from penstock.postgres.server_checks import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from penstock.config import Pipe
     from penstock.pipeline.checkpoint import TableRecord
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from penstock.plan import Plan
     from penstock.table import Table
 
-_NAMES = "select name from system.tables where database = {database:String}"
+_NAMES = "select name, toString(uuid) from system.tables where database = {database:String}"
 
 
 def check(pipe: Pipe, folder: Path, standbys: Sequence[str] = ()) -> list[Finding]:
@@ -108,7 +108,7 @@ def _answers(pipe: Pipe, folder: Path, scratch: Path, tables: Callable[[], list[
     with contextlib.closing(client):
         findings = destination_checks.check(client, pipe.database)
         if not any(finding.severity is Severity.BLOCKING for finding in findings):
-            made = {record.target for record in _records(pipe, folder) if record.target_id}
+            made = {record.target_id for record in _records(pipe, folder) if record.target_id}
             findings += _plans(pipe, client, tables(), made)
         return findings
 
@@ -186,15 +186,15 @@ def _records(pipe: Pipe, folder: Path) -> list[TableRecord]:
 def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> list[Finding]:
     """Tables that cannot be had, are taken, or hold less here than on a newer server.
 
-    ``ours`` are the tables in the destination that the pipe has made, and follows through changes of their definitions.
+    ``ours`` are the ids of the tables in the destination that the pipe has filled, and follows through changes of their definitions.
     """
     try:
         server = capabilities.ask(client)
-        names = {name for (name,) in client.rows(_NAMES, {"database": pipe.database})}
+        names = dict(client.rows(_NAMES, {"database": pipe.database}))
         plans, refusals = compile_all(pipe, tables, server)
         stored = [as_stored(client, pipe, plan, server) if plan.target in names else plan for plan in plans]
         findings = narrower(pipe, stored, server)
-        findings += _taken(pipe, client, [plan for plan in stored if plan.target not in ours], names)
+        findings += _taken(pipe, client, [plan for plan in stored if names.get(plan.target) not in ours], names)
     except DestinationError as error:
         return [destination_checks.unreachable(client.name, error)]
     except ConfigError as error:
@@ -216,7 +216,7 @@ def _plans(pipe: Pipe, client: Client, tables: list[Table], ours: set[str]) -> l
     ]
 
 
-def _taken(pipe: Pipe, client: Client, plans: Sequence[Plan], names: set[str]) -> Iterator[Finding]:
+def _taken(pipe: Pipe, client: Client, plans: Sequence[Plan], names: Collection[str]) -> Iterator[Finding]:
     """Names that something else has in the destination."""
     database = pipe.database
     another = said("Or give this one another name: target in [tables.options].")
