@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pg("== 15")
 TABLES = ("a", "b", "c")
+INSERTING = "select count() from system.processes where query ilike 'insert into `shop`.`a`%'"
 
 
 def swapped(case: Case, *names: str) -> None:
@@ -74,3 +75,25 @@ def test_a_table_that_is_another_at_the_start_is_set_aside(served: Case) -> None
     done = served.once(expect=1)
     assert "shop.a is another table" in done.stderr.replace("\n", " ")
     assert kept(served, "a", "b")
+
+
+@pytest.mark.slow
+def test_a_table_that_is_copied_again_while_an_insert_takes_long_is_made_beside(served: Case) -> None:
+    """The stream is at its goal before the lane comes to the step that says where the new table is."""
+    assert served.server
+    served.database.execute("create table a (id int primary key)", "insert into a select generate_series(1, 100)")
+    served.define(settings=QUICK)
+    with served.running(failpoint="after a fresh table", expect=-9) as process:
+        streaming(served)
+        served.server.query("create materialized view shop.slow engine = Null as select id, sleep(3) from shop.a")
+        served.database.execute("insert into a values (101)")
+        served.wait_until(lambda: served.query(INSERTING) != [["0"]], "the insert is under way")
+        assert served.penstock("resync", str(served.file), "public.a").returncode == 0
+        assert process.wait(30) == -9
+    assert served.query("select count() > 99 from a") == [["1"]]
+    assert served.query("select count() from system.tables where name like 'a_fresh_%' and database = 'shop'") == [
+        ["1"]
+    ]
+    served.server.query("drop table shop.slow sync")
+    served.once()
+    served.assert_equal("public.a")

@@ -196,3 +196,8 @@ def test_settings_that_exclude_each_other() -> None:
         with pytest.raises(ConfigError) as caught:
             parse({**raw, "source": {"dsn": "host=h", **source}}, origin="x.toml")
         assert message in caught.value.message
+
+
+def test_a_server_that_ends_while_a_connection_is_made_is_tried_again() -> None:
+    words = 'connection to server at "::1", port 5432 failed: server sent an error response during SSL exchange'
+    assert isinstance(translate(psycopg.OperationalError(words), "connecting"), SourceUnavailableError)

@@ -25,7 +25,7 @@ from penstock.pipeline.versions import definition, is_like, is_part, loosened, s
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from penstock.batch import Relation
     from penstock.lsn import Lsn
@@ -243,7 +243,7 @@ class Changes:
             lane.submit(failing(unpublished(lane.ahead.table), self._stream.position))
         for lane in self._due(self._changed):
             await self._caught(lane)
-        for lane in self._due(self._settling):
+        for lane in self._due(self._settling, unless=lambda lane: lane.stepping):  # it is still to be set back
             self._unseen.add(lane.ahead.table.oid)  # it goes on under the name that it had
             if not await self._renewal.settle(lane):
                 self._gone[lane.ahead.table.oid] = self._stream.position
@@ -251,9 +251,9 @@ class Changes:
             if lane.reached(saved) and not (lane.finishing or lane.skipping or lane.stepping):
                 self._renewal.end(lane)
 
-    def _due(self, waiting: dict[int, Lsn]) -> list[Lane]:
-        position = self._stream.position
-        due = [oid for oid, goal in waiting.items() if goal <= position]
+    def _due(self, waiting: dict[int, Lsn], *, unless: Callable[[Lane], bool] = lambda _: False) -> list[Lane]:
+        position, lanes = self._stream.position, self._lanes
+        due = [oid for oid, goal in waiting.items() if goal <= position and not (oid in lanes and unless(lanes[oid]))]
         for oid in due:
             del waiting[oid]
         return [self._lanes[oid] for oid in due if oid in self._lanes]

@@ -80,7 +80,7 @@ RULES = (
     Rule(
         SourceUnavailableError,
         N_("The connection was cut; Penstock tries again."),
-        texts=r"SSL SYSCALL|SSL connection has been closed|unexpected eof",
+        texts=r"SSL SYSCALL|SSL connection has been closed|unexpected eof|error response during SSL exchange",
     ),
     Rule(
         SlotHeldError,
