@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from penstock.pipeline.checkpoint import Counted
 
-LAYOUT = 4  # of the tables below; one more with every change of them
+LAYOUT = 5  # of the tables below; one more with every change of them
 _metadata = MetaData()
 
 _pipes = Table(
@@ -80,7 +80,6 @@ _tables = Table(
     Column("bytes_copied", BigInteger, nullable=False),
     Column("table", String, nullable=False),
     Column("since", String, nullable=False),  # 128 bits
-    Column("announced", Boolean, nullable=False),
     Column("base", String, nullable=False),  # 128 bits
     Column("building", String, nullable=False),
     Column("building_id", String, nullable=False),

@@ -143,7 +143,7 @@ def complete(
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
         below = min(hole.version for hole in holes) if plan.shape is Shape.HISTORY else None
-        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity))
+        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity) if each)
         stored = lookup.newest(plan, list(wanted), columns, below)
     fills, left = _from_destination(holes, stored, doubt)
     counted: Counter[str] = Counter()

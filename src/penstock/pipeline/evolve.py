@@ -54,6 +54,15 @@ def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
     return plan.source_of(arriving)
 
 
+def fits(relation: Relation, plan: Plan) -> bool:
+    """Whether the relation's rows can be decoded for the plan."""
+    try:
+        tuple_source(relation, plan)
+    except SchemaConflictError:
+        return False
+    return True
+
+
 def unpublished(table: Table) -> SchemaConflictError:
     """A table that was copied, and whose changes do not come any more."""
     return SchemaConflictError(
