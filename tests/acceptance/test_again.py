@@ -81,6 +81,8 @@ def test_what_was_behind_a_table_comes_again(served: Case) -> None:
         "insert into emptied values (1)",
         "create table parted (id int primary key) partition by range (id)",
         "create table parted1 partition of parted for values from (0) to (100)",
+        "create table parted_rest partition of parted default",
+        "insert into parted values (160)",
         "create table parted2 (id int primary key)",
         "insert into parted2 values (150)",
     )
@@ -94,10 +96,13 @@ def test_what_was_behind_a_table_comes_again(served: Case) -> None:
             "insert into emptied values (4); insert into parted values (1)",
         )
         served.wait_for("select sum(id) from emptied_current", 4)
-        served.wait_for("select count() from parted_current", 1)
+        served.wait_for("select count() from parted_current", 2)
         assert served.penstock("resync", str(served.file), "public.emptied").returncode == 0
         served.wait_until(lambda: "table copied" in served.log(), "the table is copied anew")
-        served.database.execute("alter table parted attach partition parted2 for values from (100) to (200)")
+        served.database.execute(
+            "with moved as (delete from parted where id = 160 returning id) insert into parted2 select id from moved",
+            "alter table parted attach partition parted2 for values from (100) to (200)",
+        )
         served.wait_until(lambda: "table altered" in served.log(), "the partition is known")
         process.kill()
         process.wait()

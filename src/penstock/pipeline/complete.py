@@ -101,7 +101,7 @@ class Doubt:
         base: Callable[[], int] = lambda: 0,
         exact: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._base = base  # the version of rows that were copied
+        self._base = base  # the version of rows that are copied last; below it there may be others
         self._exact = exact
         self._before = self._latest = kept
         self._copied_until = copied_until
@@ -110,7 +110,7 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
-        if row.version < FIRST_STREAMED or row.version == self._base():
+        if row.version < FIRST_STREAMED or row.version <= self._base():
             return 0 if self._exact() else self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
 
