@@ -109,3 +109,23 @@ def test_what_was_behind_a_table_comes_again(served: Case) -> None:
     served.database.execute("insert into parted values (2)")
     served.once()
     served.assert_equal("public.slow", "public.emptied", "public.parted")
+
+
+@pytest.mark.pg(">= 13")
+def test_a_partition_that_is_attached_again_has_other_rows(served: Case) -> None:
+    """At once, so that nobody has seen it gone; what happened to it meanwhile was not in the stream."""
+    served.database.execute(
+        "create table t (id int primary key, v int) partition by range (id)",
+        "create table t1 partition of t for values from (0) to (100)",
+        "create table t2 partition of t for values from (100) to (200)",
+        "insert into t values (1, 1), (2, 2), (101, 1)",
+    )
+    served.define(settings=QUICK)
+    served.once()
+    with served.running():
+        served.database.execute(
+            "begin; alter table t detach partition t1; delete from t1 where id = 1; update t1 set v = 3; insert into t1 values (5, 5);"
+            "alter table t attach partition t1 for values from (0) to (100); commit",
+            "insert into t values (6, 6), (106, 6)",
+        )
+        served.wait_until(lambda: not served.differences("public.t"), "all is there")

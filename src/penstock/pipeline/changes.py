@@ -81,8 +81,10 @@ class Changes:
             await self.again(lane, "its columns have changed more than once, and it is not certain how")
             return False
         if known.partitioned and same_columns(known, new):
-            new = replace(new, storage=known.storage)  # its partitions are judged when the stream has told all of them
-        return await self._evolve(lane, new, version, settled=new.storage == catalog.storage)
+            # its partitions are judged when the stream has told all of them
+            new = replace(new, storage=known.storage, joined=known.joined)
+        settled = (new.storage, new.joined) == (catalog.storage, catalog.joined)
+        return await self._evolve(lane, new, version, settled=settled)
 
     async def _evolve(self, lane: Lane, new: Table, version: int, *, settled: bool) -> bool:
         """Bring the lane to a version of the table; whether its rows can be decoded from here on. Raises TableError."""
