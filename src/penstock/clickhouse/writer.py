@@ -2,7 +2,8 @@
 
 A server may finish an insert that the client gave up. So each has a query id of its own, and after a timeout or a lost
 connection it is killed and seen to be gone before the caller hears of the failure; where the server cannot be asked, before
-the next insert into that table; and before the first one, those of a process that was killed (clickhouse.md 1 to 3). Repeating is harmless: rows are versioned by their place in the stream.
+the next insert into that table (clickhouse.md 1 to 3). Ids begin with what tells the table: before the first insert into it, those
+of a process that was killed are ended too. Repeating is harmless: rows are versioned by their place in the stream.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Writer:
         self._database = database
         self._settings: dict[str, Scalar] = {}
         self._converts = False
-        self._lost: dict[str, set[str]] = {}  # by table: inserts that may still run; of the tables that were settled once
+        self._lost: dict[str, set[str]] = {}  # by table, settled once: inserts that may still run
         self._lock = threading.Lock()
         self._beginning = threading.Lock()
 
