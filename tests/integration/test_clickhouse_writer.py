@@ -214,6 +214,17 @@ def test_what_a_killed_process_left_is_ended_before_the_first_insert(place: Plac
             running.result(DEADLINE_SECONDS)
 
 
+def test_who_may_not_see_what_runs_may_insert(tmp_path: Path) -> None:
+    with ClickHouseServer(grants="GRANT SELECT, INSERT, CREATE TABLE ON mine.*") as server:
+        with place_on(server, tmp_path) as place:
+            plan = place.table("id int4")
+        with place_on(server, tmp_path, "limited") as place:
+            with pytest.raises(DestinationRefusedError):
+                place.rows("select count() from system.processes")
+            Writer(place.client, place.database).insert(batch_of(plan, ("1",)))
+            assert place.rows("select id from {db}.t") == [(1,)]
+
+
 def test_a_frozen_server_is_asked_before_the_next_insert(tmp_path: Path) -> None:
     with ClickHouseServer() as server, place_on(server, tmp_path, send_receive_timeout=1) as place:
         plan = place.table("id int4, note text")

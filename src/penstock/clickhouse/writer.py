@@ -8,6 +8,7 @@ of a process that was killed are ended too. Repeating is harmless: rows are vers
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import uuid
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from penstock.clickhouse import documents
 from penstock.clickhouse.client import Into
-from penstock.errors import BadDataError, DestinationUnavailableError
+from penstock.errors import BadDataError, DestinationRefusedError, DestinationUnavailableError
 
 if TYPE_CHECKING:
     from penstock.batch import Batch
@@ -103,11 +104,15 @@ class Writer:
         return f"penstock-{hashlib.sha256(f'{self._database}.{target}'.encode()).hexdigest()[:16]}-"
 
     def _settle_former(self, target: str) -> None:
-        """Once, before any insert of ours: what a process that was killed has left. An embedded ClickHouse has ended with it."""
+        """Once, before any insert of ours: what a process that was killed has left. An embedded ClickHouse has ended with it.
+
+        Who may not look there is told so by ``penstock check``.
+        """
         with self._beginning:
             if target not in self._lost:
                 if not self._client.embedded:
-                    self._client.kill(self._ids(target))
+                    with contextlib.suppress(DestinationRefusedError):
+                        self._client.kill(self._ids(target))
                 self._lost[target] = set()
 
     def _settle_quietly(self, target: str) -> None:
