@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tests.fix_pipe import Case
 
-KILLED = -9
-
 
 def test_a_log_that_was_set_aside_when_it_was_announced(served: Case) -> None:
     """It is copied anew on the same connection, which announces it no second time."""
@@ -40,6 +38,7 @@ def test_a_log_that_was_set_aside_when_it_was_announced(served: Case) -> None:
         served.assert_equal("public.t")
 
 
+@pytest.mark.slow
 @pytest.mark.pg(">= 15")
 def test_a_row_that_leaves_the_row_filter_and_comes_back(served: Case) -> None:
     """Within one batch: what it was before it left is stored, and by now it is another value."""
@@ -111,6 +110,7 @@ def test_what_was_behind_a_table_comes_again(served: Case) -> None:
     served.assert_equal("public.slow", "public.emptied", "public.parted")
 
 
+@pytest.mark.slow
 @pytest.mark.pg(">= 13")
 def test_a_partition_that_is_attached_again_has_other_rows(served: Case) -> None:
     """At once, so that nobody has seen it gone; what happened to it meanwhile was not in the stream."""
