@@ -76,7 +76,8 @@ class Hole:
 
     ``columns`` are indices into the plan's columns. ``offsets`` give, a column, the byte in ``EncodedColumn.values`` at which the
     placeholder stands (the encoding of the type's zero: one 0 byte for a String, ``width`` 0 bytes otherwise).
-    ``identity`` is PostgreSQL's text of the plan's identity columns; ``old_identity`` differs where the same UPDATE changed the key.
+    ``identity`` is PostgreSQL's text of the plan's identity columns; ``old_identity`` differs where the same UPDATE changed the key, and is
+    empty for an INSERT: a row filter made it of an UPDATE, and what stood there before is not known to be that row.
     """
 
     row: int

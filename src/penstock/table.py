@@ -100,6 +100,7 @@ class Table:
         tuple[int, str], ...
     ] = ()  # oids of published relations, and what the publication's row filters say
     storage: tuple[tuple[int, int], ...] = ()  # oid and filenode of each relation that holds rows
+    joined: tuple[tuple[int, str], ...] = ()  # oid of each leaf, and the transactions that attached it
 
     @property
     def full_name(self) -> str:

@@ -195,6 +195,36 @@ def test_kill_ends_an_insert(place: Place) -> None:
             running.result(DEADLINE_SECONDS)
 
 
+@pytest.mark.parametrize("destination", ["server"], indirect=True)
+def test_what_a_killed_process_left_is_ended_before_the_first_insert(place: Place) -> None:
+    """Only what goes into the same table."""
+    plan = place.table("id int4")
+    place.run(*SLOW_VIEW)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Writer(place.client, place.database).insert, batch_of(plan, ("1",)))
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while place.rows(INSERTS) == [(0,)]:
+            assert time.monotonic() < deadline, "the insert was never seen"
+        writer = Writer(place.client, place.database)
+        writer.settle("slow")
+        assert place.rows(INSERTS) == [(1,)]
+        writer.settle("t")
+        assert place.rows(INSERTS) == [(0,)]
+        with pytest.raises(DestinationUnavailableError, match="was cancelled"):
+            running.result(DEADLINE_SECONDS)
+
+
+def test_who_may_not_see_what_runs_may_insert(tmp_path: Path) -> None:
+    with ClickHouseServer(grants="GRANT SELECT, INSERT, CREATE TABLE ON mine.*") as server:
+        with place_on(server, tmp_path) as place:
+            plan = place.table("id int4")
+        with place_on(server, tmp_path, "limited") as place:
+            with pytest.raises(DestinationRefusedError):
+                place.rows("select count() from system.processes")
+            Writer(place.client, place.database).insert(batch_of(plan, ("1",)))
+            assert place.rows("select id from {db}.t") == [(1,)]
+
+
 def test_a_frozen_server_is_asked_before_the_next_insert(tmp_path: Path) -> None:
     with ClickHouseServer() as server, place_on(server, tmp_path, send_receive_timeout=1) as place:
         plan = place.table("id int4, note text")

@@ -146,6 +146,8 @@ class Destination:
         """The row's own or a newer one, in a replay; else what it was."""
         first = hole.after < 0
         for identity, newer in ((hole.identity, True), (hole.old_identity, False))[: 2 if first else 1]:
+            if not identity:  # a new row
+                continue
             row = max(self.of(identity), key=lambda each: (each["_version"], not each["_is_deleted"]), default=None)
             if row and not row["_is_deleted"] and (row["_version"] >= hole.version) == newer:
                 return row

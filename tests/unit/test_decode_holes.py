@@ -185,4 +185,5 @@ def test_batches_do_not_fold_into_each_other(decoder: ModuleType) -> None:
 def test_an_insert_may_leave_out_values(decoder: ModuleType) -> None:
     """A row filter of the publication turns an UPDATE into an INSERT, and leaves out what was not changed."""
     batch = folding(decoder, frame.insert(OID, ["1", LEFT_OUT, None]))
+    assert [(hole.identity, hole.old_identity) for hole in batch.holes] == [((b"1",), ())]
     assert [(hole.row, hole.identity) for hole in batch.holes] == [(0, (b"1",))]

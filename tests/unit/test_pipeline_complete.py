@@ -268,6 +268,15 @@ def test_values_that_were_read_again_are_of_the_future_until_that_is_passed() ->
     assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=501)))) == ["mine"]
 
 
+def test_rows_that_were_copied_before_the_last_copy_began_are_of_the_future_too() -> None:
+    """A copy of a new partition begins while another one goes on: it stamps its rows with a later place than that did."""
+    ends = Ends({ONE: stored(200, "a stranger")}, {TWO: (b"mine",)}, copied_until=NOWHERE_YET)
+    ends.doubt = Doubt(0, lambda: ends.copied_until, ends.kept.append, base=lambda: at(250))
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=300)))) == ["mine"]
+    ends.copied_until = 400
+    assert bodies(ends.complete(batch_of(hole(0, TWO, old=ONE, position=401)))) == ["a stranger"]
+
+
 def test_the_next_process_trusts_nothing_until_what_the_last_one_kept_is_passed() -> None:
     ends = Ends({ONE: stored(100, "a stranger")}, {ONE: (b"mine",)})
     ends.doubt = Doubt(500, lambda: 0, ends.kept.append)

@@ -105,3 +105,13 @@ def numbered(plan: Plan, sql: str) -> Plan:
         last.type, oid=crc32(last.type.name.encode()), modifier=int(length[1]) + 4 if length else last.type.modifier
     )
     return replace(plan, table=replace(plan.table, columns=(*rest, replace(last, type=kind))))
+
+
+def test_a_partition_that_was_away_may_have_other_rows() -> None:
+    """What was not looked at before says nothing; and where rows of lost partitions stay, what it brings along is read."""
+    parts = {"partitioned": True, "storage": ((7, 70), (8, 80))}
+    old = replace(PLAN, table=replace(PLAN.table, **parts, joined=((7, " 500"), (8, " 500"))))
+    new = replace(PLAN, table=replace(PLAN.table, **parts, joined=((7, " 600"), (8, " 500"))))
+    assert change(old, old) == change(replace(PLAN, table=replace(PLAN.table, **parts)), new)
+    assert change(old, new).again == "a partition was detached, and attached again"
+    assert change(old, new, ignore_lost=True).attached == (7,)

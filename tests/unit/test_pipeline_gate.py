@@ -54,6 +54,16 @@ def test_a_table_of_which_rows_were_dropped_opens_with_the_next_connection(gate:
     assert list(gate.floors()) == []
 
 
+def test_a_table_that_was_announced_while_it_was_set_aside_opens_with_the_next_connection(
+    gate: Gate, stream: Stream
+) -> None:
+    gate.see()
+    gate.restart(shut=True)
+    gate.hold()
+    gate.release()
+    assert (gate.shut, stream.reopened) == (True, 1)
+
+
 def test_a_connection_of_its_own_accord_does_not_open_it(gate: Gate) -> None:
     gate.hold()
     gate.connected()

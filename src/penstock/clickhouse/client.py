@@ -42,8 +42,8 @@ PIECE_BYTES = 1 << 20
 KILL_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _BODY_SUFFIX = ".native"
-_RUNNING = "select 1 from system.processes where query_id = {id:String} or startsWith(query, {mark:String})"
-_KILL = "kill query where query_id = {id:String} or startsWith(query, {mark:String}) sync"
+_RUNNING = "select 1 from system.processes where startsWith(query_id, {id:String}) or startsWith(query, {mark:String})"
+_KILL = "kill query where startsWith(query_id, {id:String}) or startsWith(query, {mark:String}) sync"
 
 
 def quoted(name: str) -> str:
@@ -251,7 +251,7 @@ class Client:
             path.unlink(missing_ok=True)
 
     def kill(self, query_id: str) -> None:
-        """Cancel the insert or query of this id, and return when it is certain that it does not run any more.
+        """Cancel the insert or query of this id, or those whose ids begin so, and return when it is certain that it does not run any more.
 
         Raises DestinationUnavailableError when that cannot be made certain.
         """

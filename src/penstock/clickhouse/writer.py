@@ -2,18 +2,21 @@
 
 A server may finish an insert that the client gave up. So each has a query id of its own, and after a timeout or a lost
 connection it is killed and seen to be gone before the caller hears of the failure; where the server cannot be asked, before
-the next insert into that table (clickhouse.md 1 to 3). Repeating is harmless: rows are versioned by their place in the stream.
+the next insert into that table (clickhouse.md 1 to 3). Ids begin with what tells the table: before the first insert into it, those
+of a process that was killed are ended too. Repeating is harmless: rows are versioned by their place in the stream.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import threading
 import uuid
 from typing import TYPE_CHECKING
 
 from penstock.clickhouse import documents
 from penstock.clickhouse.client import Into
-from penstock.errors import BadDataError, DestinationUnavailableError
+from penstock.errors import BadDataError, DestinationRefusedError, DestinationUnavailableError
 
 if TYPE_CHECKING:
     from penstock.batch import Batch
@@ -42,8 +45,9 @@ class Writer:
         self._database = database
         self._settings: dict[str, Scalar] = {}
         self._converts = False
-        self._lost: dict[str, set[str]] = {}  # by table: inserts that may still run
+        self._lost: dict[str, set[str]] = {}  # by table, settled once: inserts that may still run
         self._lock = threading.Lock()
+        self._beginning = threading.Lock()
 
     def insert(self, batch: Batch) -> None:
         """Insert one batch; durable when it returns.
@@ -62,17 +66,17 @@ class Writer:
         plan = batch.plan
         settings = self._settings_for(plan)
         self.settle(plan.target)
-        query_id = uuid.uuid4().hex
+        query_id = self._ids(plan.target) + uuid.uuid4().hex
         try:
             self._client.insert(self._into(plan), batch.chunks(), settings=settings, query_id=query_id)
         except DestinationUnavailableError:
             with self._lock:
-                self._lost.setdefault(plan.target, set()).add(query_id)
+                self._lost[plan.target].add(query_id)
             self._settle_quietly(plan.target)
             raise
         except BaseException:
             with self._lock:
-                self._lost.setdefault(plan.target, set()).add(query_id)
+                self._lost[plan.target].add(query_id)
             raise
 
     def _into(self, plan: Plan) -> Into:
@@ -87,12 +91,29 @@ class Writer:
 
         Raises DestinationUnavailableError when that cannot be made certain.
         """
+        self._settle_former(target)
         with self._lock:
-            lost = list(self._lost.get(target, ()))
+            lost = list(self._lost[target])
         for query_id in lost:
             self._client.kill(query_id)
             with self._lock:
                 self._lost[target].discard(query_id)
+
+    def _ids(self, target: str) -> str:
+        """How the ids of all inserts into this table begin, those of an earlier process too."""
+        return f"penstock-{hashlib.sha256(f'{self._database}.{target}'.encode()).hexdigest()[:16]}-"
+
+    def _settle_former(self, target: str) -> None:
+        """Once, before any insert of ours: what a process that was killed has left. An embedded ClickHouse has ended with it.
+
+        Who may not look there is told so by ``penstock check``.
+        """
+        with self._beginning:
+            if target not in self._lost:
+                if not self._client.embedded:
+                    with contextlib.suppress(DestinationRefusedError):
+                        self._client.kill(self._ids(target))
+                self._lost[target] = set()
 
     def _settle_quietly(self, target: str) -> None:
         """The server may be gone: then the next insert asks again."""

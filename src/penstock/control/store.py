@@ -80,7 +80,6 @@ _tables = Table(
     Column("bytes_copied", BigInteger, nullable=False),
     Column("table", String, nullable=False),
     Column("since", String, nullable=False),  # 128 bits
-    Column("announced", Boolean, nullable=False),
     Column("base", String, nullable=False),  # 128 bits
     Column("building", String, nullable=False),
     Column("target_id", String, nullable=False),

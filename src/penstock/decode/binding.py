@@ -147,7 +147,7 @@ class Binding:
         """The row of an INSERT. A row filter can turn an UPDATE into one, and then leaves out unchanged values."""
         texts = self._texts(new)
         row = self.encoding.row(texts, Operation.INSERT)
-        return [self._named(row, texts, texts, xid=xid)]
+        return [self._named(row, texts, None, xid=xid)]
 
     def update(self, new: Tuple, old: Tuple | None, *, marked_full: bool, xid: int) -> list[Row]:
         """The row of an UPDATE, after a tombstone of its old key where that differs, as encoded; always so without a key."""
@@ -196,10 +196,10 @@ class Binding:
         """The columns that the old tuple truly has."""
         return range(len(self.plan.columns)) if self._whole(marked_full=marked_full) else self.plan.identity
 
-    def _named(self, row: Row, texts: list[Field], before: list[Field], *, xid: int) -> Row:
+    def _named(self, row: Row, texts: list[Field], before: list[Field] | None, *, xid: int) -> Row:
         """A row with holes gets the names by which it is found again; every row where its old place is looked up."""
         if self.plan.moving or UNCHANGED in row.cells:
-            row.names = Names(self._identity(texts), self._identity(before), xid)
+            row.names = Names(self._identity(texts), () if before is None else self._identity(before), xid)
         return row
 
     def _identity(self, texts: list[Field]) -> tuple[bytes, ...]:

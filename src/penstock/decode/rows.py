@@ -23,7 +23,7 @@ Key = tuple[Cell, ...]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How a row with holes is found in the source: PostgreSQL's text of its identity, now and before its UPDATE."""
+    """How a row with holes is found: PostgreSQL's text of its identity, now and before its UPDATE; nothing before an INSERT."""
 
     identity: tuple[bytes, ...]
     old_identity: tuple[bytes, ...]

@@ -120,7 +120,7 @@ def constants(client: Client, plan: Plan, texts: Mapping[str, str]) -> dict[str,
 def keep(record: TableRecord, plan: Plan, step: Alteration, *, copy_again: bool) -> None:
     """Note in the record that it is done. ``copy_again``: every row is read again, and takes the place of its older self."""
     note(record, plan, step.target)
-    record.since, record.announced, record.begun = step.version, True, ""
+    record.since, record.begun = step.version, ""
     if copy_again:
         record.base, record.goal = step.version, Lsn(0)
         record.wait()

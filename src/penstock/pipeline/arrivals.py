@@ -183,7 +183,7 @@ class Arrivals:
         if blind:
             await self._reopen_behind()
             for lane in holds:
-                self._changes.rebase(lane)
+                self._changes.rebase(lane, self._checkpoint.saved)
         skipped = [lane for lane in holds if lane.record.state is State.WAITING and lane.skipping]
         if skipped:
             goal = await self._try(self._source.goal)

@@ -183,11 +183,9 @@ class Cdc:
     async def _bind(self, relation: Relation) -> None:
         self._relations[relation.oid] = relation
         lane = self._lane_of(relation.oid)
-        if lane is None or lane.record.state is State.FAILED:
-            self._decoder.unbind(relation.oid)
-            return
-        lane.gate.see()
-        if lane.gate.shut:
+        if lane is not None:
+            lane.gate.see()
+        if lane is None or lane.gate.shut or lane.record.state is State.FAILED:
             self._decoder.unbind(relation.oid)
             return
         try:
@@ -204,11 +202,11 @@ class Cdc:
         if lane.gate.shut:
             self._decoder.unbind(relation.oid)
         else:
-            self._decoder.bind(relation.oid, plan, source, plan.table.old_is_full, self._seam(lane))
+            self._decoder.bind(relation.oid, plan, source, plan.table.old_is_full, self._first(lane))
 
-    def _seam(self, lane: Lane) -> int:
-        """The version at which the changes of a table begin: what ended before the seam came with its copy."""
-        return self._epochs.version(lane.record.seam) if lane.ahead.at_seam else 0
+    def _first(self, lane: Lane) -> int:
+        """The version at which a table's changes begin: those before it came with its copy, or are durable in an older version of it."""
+        return max(lane.since, self._epochs.version(lane.record.seam) if lane.ahead.at_seam else 0)
 
     def _lane_of(self, oid: int) -> Lane | None:
         return self._lanes.get(oid) or next((lane for lane in self._lanes.values() if oid in relations_of(lane)), None)
@@ -242,7 +240,7 @@ class Cdc:
         for lane in {lane.record.oid: lane for oid in item.oids if (lane := self._lane_of(oid))}.values():
             if lane.record.state is State.FAILED or lane.skipping or lane.gate.shut:
                 continue
-            if item.version < max(lane.since, self._seam(lane)):
+            if item.version < self._first(lane):
                 continue
             lane.truncated_by |= {str(xid)}
             if not _is_whole(lane, set(item.oids)):

@@ -17,7 +17,7 @@ import structlog
 from penstock.errors import TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
-from penstock.pipeline.evolve import change, refused, unpublished
+from penstock.pipeline.evolve import change, fits, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.renewal import Renewal, failing
@@ -66,8 +66,10 @@ class Changes:
     async def announced(self, lane: Lane, relation: Relation, place: tuple[int, int]) -> bool:
         """Bring the lane to the version that the relation's rows have; whether they are to be decoded. Raises TableError."""
         version, xid = place
-        if lane.skipping or (version < lane.since and (lane.announced or not is_like(relation, lane.ahead.table))):
+        if lane.skipping:
             return False
+        if version < lane.since:  # what changed there may have it announced anew behind it, or not
+            return is_like(relation, lane.ahead.table) and fits(relation, lane.ahead)
         catalog = await self._means.look(lane, xid)
         known = lane.ahead.table
         if catalog is None:
@@ -79,8 +81,10 @@ class Changes:
             await self.again(lane, "its columns have changed more than once, and it is not certain how")
             return False
         if known.partitioned and same_columns(known, new):
-            new = replace(new, storage=known.storage)  # its partitions are judged when the stream has told all of them
-        return await self._evolve(lane, new, version, settled=new.storage == catalog.storage)
+            # its partitions are judged when the stream has told all of them
+            new = replace(new, storage=known.storage, joined=known.joined)
+        settled = (new.storage, new.joined) == (catalog.storage, catalog.joined)
+        return await self._evolve(lane, new, version, settled=settled)
 
     async def _evolve(self, lane: Lane, new: Table, version: int, *, settled: bool) -> bool:
         """Bring the lane to a version of the table; whether its rows can be decoded from here on. Raises TableError."""
@@ -109,7 +113,7 @@ class Changes:
             return True
         plan = replace(plan, table=new, target=target)
         self._stream.take(lane)
-        lane.ahead, lane.since, lane.announced, lane.truncated_by = plan, version, True, frozenset()
+        lane.ahead, lane.since, lane.truncated_by = plan, version, frozenset()
         self._stream.rebind(lane)
         copy_again = bool(todo.reread or todo.attached)
         step = Alteration(new, version, plan.target, lane.target, defaults, copy_again)
@@ -181,10 +185,10 @@ class Changes:
         else:
             await copies.forget(lane)
 
-    def rebase(self, lane: Lane) -> None:
-        """The stream has the changes of every partition only from here on: rows that are copied now are at least as new."""
+    def rebase(self, lane: Lane, saved: Lsn) -> None:
+        """Before ``saved`` the stream may lack changes of some partitions: rows that are copied now are at least as new."""
         if lane.record.base:
-            lane.record.base = self._means.epochs.version(self._stream.position)
+            lane.record.base = max(lane.record.base, self._means.epochs.version(saved))
 
     async def again(self, lane: Lane, why: str) -> None:
         """Copy the table into a new one beside the old one, which is read meanwhile."""

@@ -52,8 +52,8 @@ LEFT_OUT = "left out: the pipe does not follow it any more"
 class TableRecord:
     """What is known of a table of the pipe. ``fingerprint`` tells whether its columns are still those that were copied.
 
-    ``table`` is the version that ClickHouse's table has, as JSON. Relations that were announced before the version ``since`` are of an
-    older one: their rows are durable, or came with the copy. ``announced`` says that the stream announces the newer one behind it.
+    ``table`` is the version that ClickHouse's table has, as JSON. Rows below the version ``since`` are durable, or came with the
+    copy: they are skipped, and so are relations that were announced before it and are not like the table.
     ``target_id`` is of the target that was made or filled by this pipe: another table that has its name is somebody else's. ``heals`` says
     that what stopped the table is over when the target fits. ``base`` is the version of rows that are copied. While ``building``,
     rows go into a table of that name, beside the one that is read.
@@ -75,7 +75,6 @@ class TableRecord:
     bytes_copied: int = 0
     table: str = ""
     since: int = 0
-    announced: bool = False
     base: int = 0
     building: str = ""
     target_id: str = ""  # of the table itself, whatever its name; empty: it is not ours

@@ -101,7 +101,7 @@ class Doubt:
         base: Callable[[], int] = lambda: 0,
         exact: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._base = base  # the version of rows that were copied
+        self._base = base  # the version of rows that are copied last; below it there may be others
         self._exact = exact
         self._before = self._latest = kept
         self._copied_until = copied_until
@@ -110,7 +110,7 @@ class Doubt:
 
     def of(self, identity: Identity, row: Stored) -> int:
         """A change must have been committed after this position to take its values from ``row``."""
-        if row.version < FIRST_STREAMED or row.version == self._base():
+        if row.version < FIRST_STREAMED or row.version <= self._base():
             return 0 if self._exact() else self._copied_until()
         return max(self._before, self._keys.get(identity, 0))
 
@@ -143,7 +143,7 @@ def complete(
     stored: Mapping[Identity, Stored] = {}
     if plan.shape is not Shape.NULL:
         below = min(hole.version for hole in holes) if plan.shape is Shape.HISTORY else None
-        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity))
+        wanted = dict.fromkeys(each for hole in holes for each in (hole.identity, hole.old_identity) if each)
         stored = lookup.newest(plan, list(wanted), columns, below)
     fills, left = _from_destination(holes, stored, doubt)
     counted: Counter[str] = Counter()

@@ -54,6 +54,15 @@ def tuple_source(relation: Relation, plan: Plan) -> tuple[int, ...]:
     return plan.source_of(arriving)
 
 
+def fits(relation: Relation, plan: Plan) -> bool:
+    """Whether the relation's rows can be decoded for the plan."""
+    try:
+        tuple_source(relation, plan)
+    except SchemaConflictError:
+        return False
+    return True
+
+
 def unpublished(table: Table) -> SchemaConflictError:
     """A table that was copied, and whose changes do not come any more."""
     return SchemaConflictError(
@@ -136,11 +145,19 @@ def change(old: Plan, new: Plan, *, truncated_by: frozenset[str] = frozenset(), 
     if new.shape is not Shape.CURRENT:
         return changes
     rewritten = _content_changed(old.table, new.table, added, truncated_by)
-    attached = tuple(dict(new.table.storage).keys() - dict(old.table.storage).keys()) if new.table.partitioned else ()
+    attached = tuple(_attached(old.table, new.table)) if new.table.partitioned else ()
     again = "" if ignore_lost else _lost(old.table, new.table, truncated_by)
     if ((rewritten or attached) and new.at_seam) or (rewritten and new.table.partitioned):
         again = "its rows were rewritten, or a partition was attached"
     return Change(again=again) if again else replace(changes, attached=attached, reread=rewritten)
+
+
+def _attached(old: Table, new: Table) -> set[int]:
+    """Partitions that may have brought rows along: new ones, and those that were away meanwhile."""
+    known, before = dict(old.storage), dict(old.joined)
+    return {oid for oid, _ in new.storage if oid not in known} | {
+        oid for oid, joined in new.joined if oid in known and before.get(oid, joined) != joined
+    }
 
 
 def _lost(old: Table, new: Table, truncated_by: frozenset[str]) -> str:
@@ -150,6 +167,8 @@ def _lost(old: Table, new: Table, truncated_by: frozenset[str]) -> str:
         return ""
     if before.keys() - after.keys():
         return "a partition was detached or dropped"
+    if _attached(old, new) & before.keys():
+        return "a partition was detached, and attached again"
     return "a partition was truncated or rewritten" if _has_new_storage(old, new, truncated_by) else ""
 
 

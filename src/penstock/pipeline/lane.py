@@ -74,13 +74,13 @@ class Lane:
     """A table at work: its plan, its record, its waiting batches, its figures.
 
     ``plan`` is what ClickHouse's table is at the moment; ``ahead`` is what it will be behind all that waits: rows are decoded for that.
-    ``since`` and ``announced`` are the record's, likewise ahead.
+    ``since`` is the record's, likewise ahead.
     """
 
     def __init__(self, plan: Plan, record: TableRecord, around: Surroundings, horizon: int = 0) -> None:
         self.plan = self.ahead = plan
         self.record = record
-        self.since, self.announced = record.since, record.announced
+        self.since = record.since
         self.looked: Table | None = None  # what the catalog said when it was last compared
         self.target = record.target
         self.horizon = horizon  # the catalog that ``ahead`` was made from is not newer

@@ -150,7 +150,7 @@ class Renewal:
         plan = replace(plan, target=lane.record.building or lane.target)
         lane.ahead, lane.looked, lane.skipping = plan, None, False
         lane.gate.restart(shut=plan.at_seam)
-        lane.since, lane.announced = means.epochs.version(position), False
+        lane.since = means.epochs.version(position)
         lane.horizon = means.epochs.version(await means.in_thread(lane, means.source.goal))
         self._stream.rebind(lane)
         since = lane.since
@@ -169,7 +169,7 @@ class Renewal:
         failpoint.reached("after a fresh table")
         lane.plan = plan
         note(record, plan, lane.target)
-        record.since, record.announced, record.begun = since, False, ""
+        record.since, record.begun = since, ""
         await lane.save()
         self._means.begin(lane, False)
 

@@ -146,6 +146,7 @@ class _Catalog:
             estimated_bytes=sum(size.bytes for size in holders),
             partitioned=row.partitioned,
             numbers=row.relnatts,
+            joined=tuple(sorted((each.oid, each.joined) for each in leaf_rows)) if row.partitioned else (),
             storage=tuple(sorted((each.oid, each.filenode or 0) for each in (leaf_rows if row.partitioned else [row]))),
         )
 

@@ -14,13 +14,14 @@ order by n.nspname, c.relname
 
 -- name: leaves
 -- Partitions that hold rows, of partitioned tables, however deep. pg_partition_tree would wait for the locks of others' DDL.
-with recursive tree (root, oid) as (
-    select r.oid, r.oid from unnest(%(oids)s::oid[]) r (oid)
+-- ``joined``: the transactions that attached it, and what it belongs to.
+with recursive tree (root, oid, joined) as (
+    select r.oid, r.oid, '' from unnest(%(oids)s::oid[]) r (oid)
     union all
-    select t.root, i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
+    select t.root, i.inhrelid, t.joined || ' ' || i.xmin::text from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
 )
 select t.root, c.oid, n.nspname, c.relname, c.relreplident, pg_catalog.pg_relation_filenode(c.oid) as filenode,
-       c.xmin::text as stamp
+       c.xmin::text as stamp, t.joined
 from tree t
 join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -38,11 +38,13 @@ typedef struct {
     size_t offset; /* of the placeholder, known after folding */
 } hole;
 
+#define NO_NAME SIZE_MAX
+
 /* A row with holes, and the names by which it is found: they stand in the block's `names`. */
 typedef struct {
     size_t row;
     size_t first, count; /* in the block's `holes` */
-    size_t name, old_name;
+    size_t name, old_name; /* NO_NAME for the old one of a new row */
     int64_t after; /* the row with the same hole before, -1 for none */
     uint32_t xid;
 } hole_row;

@@ -51,7 +51,7 @@ static outcome keep_name(block *b, const field *tuple, const int32_t *place, siz
     return keep_key(b, tuple, place, name) ? done : no_memory();
 }
 
-/* The row appended last has holes from `first` on, or none and is named all the same. `before` is the tuple with its identity before the change. */
+/* The row appended last has holes from `first` on, or none and is named all the same. `before` is the tuple with its identity before the change, NULL for a new row. */
 static outcome name_holes(block *b, size_t first, const field *tuple, const field *before, const int32_t *place, const stamp *s) {
     hole_row row = {b->rows, first / sizeof(hole), (b->holes.len - first) / sizeof(hole), 0, 0, -1, s->xid};
     outcome out;
@@ -60,8 +60,8 @@ static outcome name_holes(block *b, size_t first, const field *tuple, const fiel
         return keyless;
     }
     out = keep_name(b, tuple, place, &row.name);
-    row.old_name = row.name;
-    if (out.status == CHANGE_DONE && before != tuple) {
+    row.old_name = before == NULL ? NO_NAME : row.name;
+    if (out.status == CHANGE_DONE && before != NULL && before != tuple) {
         out = keep_name(b, before, place, &row.old_name);
     }
     if (out.status == CHANGE_DONE && !buffer_append(&b->hole_rows, &row, sizeof row)) {

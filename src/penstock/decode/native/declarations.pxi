@@ -67,6 +67,7 @@ cdef extern from "native/spread.h" nogil:
     int spread_cells(const column *c, const uint8_t *cells, size_t len, buffer *out)
 
 cdef extern from "native/block.h" nogil:
+    const size_t NO_NAME
     ctypedef struct field:
         pass
     ctypedef struct cells:

@@ -44,7 +44,7 @@ static inline int apply_change(stream *s, reader *r, uint8_t kind) {
     } else {
         s->now.operation = kind == 'I' ? OPERATION_INSERT : OPERATION_UPDATE;
         out = c.has_old ? update_with_old(b, to, s->new_tuple, s->old_tuple, c.marked_full, &s->now)
-                        : append_row(b, s->new_tuple, s->new_tuple, to->place, &s->now);
+                        : append_row(b, s->new_tuple, kind == 'I' ? NULL : s->new_tuple, to->place, &s->now);
     }
     if (__builtin_expect(out.status != CHANGE_DONE, 0)) {
         return stopped(s, shape, out);
