@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.plans import plan_of
 
 from penstock.lsn import Lsn
+from penstock.pipeline import retry
 from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.epochs import Epochs
+from penstock.pipeline.lifecycle import State
+from penstock.pipeline.lookout import Sight
 
 if TYPE_CHECKING:
     from penstock.pipeline.lane import Lane
@@ -33,3 +38,39 @@ def test_rows_of_a_new_partition_are_newer_than_all_that_came_without_it(base: i
     lane: Lane | Any = SimpleNamespace(record=TableRecord(1, "public.t", "t", "", base=EPOCHS.version(base)))
     Changes(means, {}, naming).rebase(lane, Lsn(saved))
     assert lane.record.base == EPOCHS.version(expected)
+
+
+@pytest.mark.parametrize("aside", [False, True], ids=["in its place", "moved out of the way"])
+def test_a_table_that_got_its_old_name_back_waits_for_no_other(aside: bool) -> None:
+    plan = plan_of("id int4")
+    target = plan.target
+    lane: Lane | Any = SimpleNamespace(
+        record=TableRecord(plan.table.oid, plan.table.full_name, target, "", state=State.STREAMING),
+        ahead=plan,
+        target=f"{target}_moving" if aside else target,
+        wants="other",
+        stuck=False,
+        skipping=False,
+        looked=None,
+        horizon=0,
+        report=None,
+    )
+    means: Any = SimpleNamespace(
+        pipe=SimpleNamespace(
+            source=SimpleNamespace(publication=""), tables=SimpleNamespace(target_of=lambda _schema, _name: target)
+        ),
+        epochs=EPOCHS,
+        stop=retry.Stop(),
+    )
+
+    class Names:
+        async def new_target(self, lane: Lane, wanted: str) -> str:
+            lane.wants = ""
+            return wanted
+
+    naming: Any = Names()
+    changes = Changes(means, {plan.table.oid: lane}, naming)
+    changes.news(Sight({plan.table.oid: plan.table}, {}, (), (), Lsn(7)))
+    assert not changes.idle
+    named, found = asyncio.run(changes._named(lane, plan.table))
+    assert (named, found, lane.target, lane.wants) == (plan.table, target, target, "")

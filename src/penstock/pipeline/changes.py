@@ -124,8 +124,8 @@ class Changes:
         """The table, under its old name for as long as its new one cannot be had here; and the name of its target."""
         old = lane.ahead.table
         wanted = self._means.pipe.tables.target_of(new.schema, new.name)
-        if new.full_name == old.full_name or wanted == lane.target:
-            lane.wants = ""
+        if wanted == lane.target or (new.full_name == old.full_name and not lane.wants):
+            lane.wants, lane.stuck = "", False
             return new, lane.ahead.target
         if lane.ahead.at_seam and lane.record.state.uncopied:  # a step would end its copy: it moves when it is copied
             lane.looked = None
@@ -216,7 +216,7 @@ class Changes:
             is_other = now is not None and definition(now) not in known
             if now is None or (oid in sight.unpublished and not (is_other and now.partitioned and self._owned)):
                 self._gone.setdefault(oid, sight.position)
-            elif is_other:
+            elif is_other or lane.wants:  # it may want that name no more
                 self._changed[oid] = sight.position
 
     async def mend(self) -> None:
