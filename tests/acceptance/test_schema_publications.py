@@ -80,6 +80,33 @@ def test_columns_and_rows_are_narrowed(served: Case) -> None:
         served.assert_equal("public.t")
 
 
+def test_a_table_is_out_of_the_publication_for_a_while(served: Case) -> None:
+    """While the pipe is down, and within a moment: what changed meanwhile is in no stream."""
+    served.database.execute(
+        "create table t (id int primary key)",
+        "create table u (id int primary key)",
+        "create publication given for table t, u",
+    )
+    served.define(settings=QUICK, source=OWN)
+    with served.running():
+        streaming(served, 2)
+        served.database.execute("insert into t values (1)")
+        served.wait_for("select count() from t_current", 1)
+    served.database.execute(
+        "alter publication given drop table t", "insert into t values (2)", "alter publication given add table t"
+    )
+    with served.running():
+        served.wait_for("select count() from t_current", 2)
+        streaming(served, 3)
+        served.database.execute(
+            "alter publication given drop table t", "insert into t values (3)", "alter publication given add table t"
+        )
+        served.wait_for("select count() from t_current", 3)
+        streaming(served, 4)
+    assert served.log().count("taken out of the publication for a while") == 2
+    assert served.log().count("table is copied again") == 2
+
+
 @pytest.mark.slow
 @pytest.mark.pg(">= 18")
 def test_generated_columns_are_published(served: Case) -> None:

@@ -85,6 +85,7 @@ _tables = Table(
     Column("target_id", String, nullable=False),
     Column("building_id", String, nullable=False),
     Column("begun", String, nullable=False),
+    Column("listed", JSON, nullable=False),
     Column("heals", Boolean, nullable=False),
     Column("counters", JSON, nullable=False),
 )

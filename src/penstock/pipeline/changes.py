@@ -20,7 +20,7 @@ from penstock.pipeline.alteration import Alteration, keep, with_types_of
 from penstock.pipeline.evolve import change, fits, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
-from penstock.pipeline.renewal import Renewal, failing
+from penstock.pipeline.renewal import Renewal, failing, listing
 from penstock.pipeline.versions import definition, is_like, is_part, loosened, same_columns, version_at
 from penstock.plan import Shape
 
@@ -218,6 +218,23 @@ class Changes:
                 self._gone.setdefault(oid, sight.position)
             elif is_other or lane.wants:  # it may want that name no more
                 self._changed[oid] = sight.position
+
+    async def compare_listing(self, sight: Sight) -> None:
+        """Tables that were taken out of the publication and put back, unseen: what changed meanwhile is missing.
+
+        Another column list or row filter puts them there anew, too; that is followed otherwise.
+        """
+        for oid, lane in list(self._lanes.items()):
+            now, record = sight.tables.get(oid), lane.record
+            if now is None or record.state is State.FAILED or lane.skipping:
+                continue
+            listed = listing(now, sight.listed)
+            was_away = any(record.listed.get(each, since) != since for each, since in listed.items())
+            if was_away and definition(now) in (lane.looked, definition(lane.ahead.table)):
+                self._asked.append((lane, "it was taken out of the publication for a while"))
+            elif listed != record.listed:
+                record.listed = listed
+                await lane.save()
 
     async def mend(self) -> None:
         """Tables that were set aside because of their tables in the destination, and could go on now."""

@@ -80,6 +80,7 @@ class TableRecord:
     target_id: str = ""  # of the table itself, whatever its name; empty: it is not ours
     building_id: str = ""  # likewise; empty: it is still to be made
     begun: str = ""  # the alteration under way, as JSON
+    listed: dict[str, str] = field(default_factory=dict)  # when its relations, by oid, were put into the publication
     heals: bool = False
     counters: Counter[str] = field(
         default_factory=Counter
@@ -111,7 +112,7 @@ class TableRecord:
         self.reason = self.hint = ""
         self.goal = self.seam = self.doubt = Lsn(0)
         self.rows_copied = self.bytes_copied = self.base = 0
-        self.begun, self.heals, self.counters = "", False, Counter()
+        self.begun, self.heals, self.counters, self.listed = "", False, Counter(), {}
         self.building, self.building_id = self.fresh if beside else "", ""
 
     @property

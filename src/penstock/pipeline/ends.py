@@ -68,6 +68,11 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return catalog.names(connection)
 
+    def listed(self) -> dict[int, str]:
+        """What stands in the publication itself, and what tells since when."""
+        with self.connector.connect() as connection:
+            return publication.listed(connection, self._publication)
+
     def publish(self, oids: set[int], pipe: Pipe) -> None:
         """See that the pipe's publication has these tables, if it is ours."""
         if pipe.source.publication:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -40,6 +40,9 @@ class Sight:
     unpublished: Collection[int]  # tables of the pipe that are not, or not wholly, published
     published: Collection[int]  # tables
     position: Lsn  # behind all this
+    listed: Mapping[int, str] = field(
+        default_factory=dict
+    )  # when each was put into the publication, where it stands there itself
 
 
 Hearing = Callable[[Sight], Awaitable[bool]]
@@ -145,9 +148,8 @@ class Lookout:
         name = self._record.publication
         tables = catalog.look(connection, followed.keys(), name)
         missing = {table.oid for table in publication.missing(connection, name, list(tables.values()))}
-        return Sight(
-            tables, names, missing, publication.published_tables(connection, name), slot.insert_lsn(connection)
-        )
+        published, listed = publication.published_tables(connection, name), publication.listed(connection, name)
+        return Sight(tables, names, missing, published, slot.insert_lsn(connection), listed)
 
     def _tell_awaited(self, connection: Connection | None) -> None:
         """Whom the stream waits for; without a connection nobody."""

@@ -20,7 +20,7 @@ from penstock.pipeline.lane import Step
 from penstock.plan import Shape, compile_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from penstock.config import Pipe
     from penstock.lsn import Lsn
@@ -153,11 +153,11 @@ class Renewal:
         lane.since = means.epochs.version(position)
         lane.horizon = means.epochs.version(await means.in_thread(lane, means.source.goal))
         self._stream.rebind(lane)
-        since = lane.since
-        lane.submit(Step(lambda: self._make_fresh(lane, plan, since), position))
+        since, listed = lane.since, listing(plan.table, await means.in_thread(lane, means.source.listed))
+        lane.submit(Step(lambda: self._make_fresh(lane, plan, since, listed), position))
         return True
 
-    async def _make_fresh(self, lane: Lane, plan: Plan, since: int) -> None:
+    async def _make_fresh(self, lane: Lane, plan: Plan, since: int, listed: dict[str, str]) -> None:
         record, destination = lane.record, self._means.destination
         own = replace(plan, target=lane.target)
         await asyncio.to_thread(destination.require_free, own, but={record.target_id})
@@ -169,7 +169,7 @@ class Renewal:
         failpoint.reached("after a fresh table")
         lane.plan = plan
         note(record, plan, lane.target)
-        record.since, record.begun = since, ""
+        record.since, record.begun, record.listed = since, "", listed
         await lane.save()
         self._means.begin(lane, False)
 
@@ -197,6 +197,12 @@ class Renewal:
             record.target, record.target_id = lane.target, fresh_id
             record.building = record.building_id = ""
         await means.copies.caught_up(lane)
+
+
+def listing(table: Table, listed: Mapping[int, str]) -> dict[str, str]:
+    """Since when the publication has the table's relations that stand in it themselves, by oid as JSON has it."""
+    relations = (table.oid, *(leaf.oid for leaf in table.leaves))
+    return {str(oid): listed[oid] for oid in relations if oid in listed}
 
 
 def failing(error: TableError, floor: Lsn) -> Step:

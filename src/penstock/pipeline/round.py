@@ -189,6 +189,7 @@ class Round:
     async def _heard(self, sight: Sight) -> bool:
         """What the lookout has seen; whether the stream has still to come to something."""
         self._changes.news(sight)
+        await self._changes.compare_listing(sight)
         await self._changes.mend()
         self._arrivals.names(sight, self._lanes)
         return not self._changes.idle

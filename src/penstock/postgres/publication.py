@@ -151,6 +151,12 @@ def published_tables(connection: Connection, name: str) -> set[int]:
         return {oid for (oid,) in connection.execute(QUERIES["published_tables"], {"name": name})}
 
 
+def listed(connection: Connection, name: str) -> dict[int, str]:
+    """Oids of the relations that stand in the publication themselves, and what tells when they were put there."""
+    with translated(f'publication "{name}"'):
+        return dict(connection.execute(QUERIES["listed"], {"name": name}).fetchall())
+
+
 def missing(connection: Connection, name: str, tables: Sequence[Table]) -> list[Table]:
     """Those tables whose changes the publication does not send. Raises PublicationError when it is gone."""
     try:

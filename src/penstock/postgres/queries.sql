@@ -144,6 +144,12 @@ with recursive up (oid) as (
 )
 select oid from up
 
+-- name: listed
+-- What stands in the publication itself, with the transaction that put it there.
+select r.prrelid, r.xmin::text
+from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
+where p.pubname = %(name)s
+
 -- name: published_of
 -- What stands in the publication itself for these tables.
 with recursive tree (oid) as (
