@@ -96,6 +96,7 @@ def _killed_at_work(case: Case, seed: int, *failpoints: str) -> None:
     _assert_history(case)
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
 def test_changes_wait_for_the_rows_that_complete_them(served: Case) -> None:
     """An UPDATE that leaves a value out, of a row that is copied last, while the source goes on changing."""
@@ -129,7 +130,14 @@ def test_changes_wait_for_the_rows_that_complete_them(served: Case) -> None:
 
 
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("place", ["at the seam:1", "within a copy part:3", "after a copy part:5"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "at the seam:1",
+        pytest.param("within a copy part:3", marks=pytest.mark.slow),
+        pytest.param("after a copy part:5", marks=pytest.mark.slow),
+    ],
+)
 def test_truncated_while_it_is_copied(served: Case, place: str) -> None:
     _tables(served)
     served.define(settings="copy_part_rows = 200\nmax_batch_rows = 100", options=HISTORY)

@@ -183,6 +183,7 @@ def test_a_table_is_dropped_while_it_is_copied(embedded: Case) -> None:
     assert "Traceback" not in embedded.log()
 
 
+@pytest.mark.slow
 def test_a_type_changes_in_the_middle_of_a_transaction(embedded: Case) -> None:
     embedded.database.execute(*TWO)
     embedded.define(settings=QUICK)

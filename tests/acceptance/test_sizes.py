@@ -40,6 +40,7 @@ def values(number: int) -> str:
     return f"{TEXT.format(number)}, {BYTES.format(number)}, jsonb_build_object('k', {TEXT.format(number)})"
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 18")
 def test_large_values_arrive_whole(case: Case) -> None:
     case.database.execute(

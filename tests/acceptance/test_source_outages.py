@@ -37,6 +37,7 @@ def assert_the_end_arrives(case: Case) -> None:
     assert "Traceback" not in case.log()
 
 
+@pytest.mark.slow
 def test_the_connection_is_cut_again_and_again(proxied: tuple[Case, Proxy]) -> None:
     case, proxy = proxied
     make_tables(case.database, 10_000)
