@@ -100,6 +100,7 @@ class Cdc:
         self._first_seen: dict[int, float] = {}
         self._looked_around = False
         self._stopping_at = 0.0
+        self.working = False  # something that was read is being dealt with
         self.until: Callable[[], bool] = lambda: False
 
     # What others may see
@@ -137,8 +138,9 @@ class Cdc:
         try:
             quiet = False
             while not self._over(quiet=quiet):
+                self.working = False
                 frames = await stream.read(READ_BYTES, self._patience())
-                quiet = not frames
+                self.working, quiet = True, not frames
                 self._decoder.receive(frames)
                 while (item := self._decoder.next_item()) is not None:
                     await self._apply(item)
@@ -148,6 +150,7 @@ class Cdc:
                 await self._room()
             await self._drain(stream)
         finally:
+            self.working = False
             if self._confirming:
                 await asyncio.wait({self._confirming})
 

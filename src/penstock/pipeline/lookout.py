@@ -64,6 +64,10 @@ class Progress(Protocol):
     def written(self) -> Lsn:
         """Up to where everything is durable in the destination."""
 
+    @property
+    def working(self) -> bool:
+        """Whether something that was read is being dealt with; nothing else is read meanwhile."""
+
 
 class Lookout:
     """What is known of the source, looked up every ``LOOK_SECONDS``, the tables' definitions less often where there are very many.
@@ -101,7 +105,8 @@ class Lookout:
         refusals = 0
         while True:
             still = position == self._progress.position
-            held_up = written == self._progress.written < self._progress.received
+            behind = self._progress.written < self._progress.received or self._progress.working
+            held_up = behind and written == self._progress.written
             position, written = self._progress.position, self._progress.written
             try:
                 sight = await asyncio.to_thread(self._ask, dict(self._lanes), nudge=still)
