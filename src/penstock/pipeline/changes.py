@@ -21,7 +21,7 @@ from penstock.pipeline.evolve import change, fits, refused, unpublished
 from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.renewal import Renewal, failing, listing
-from penstock.pipeline.versions import definition, is_like, is_part, loosened, same_columns, version_at
+from penstock.pipeline.versions import called, definition, is_like, is_part, loosened, same_columns, version_at
 from penstock.plan import Shape
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Changes:
         if settled:
             lane.looked = definition(new)
         plan = with_types_of(old, self._means.compiled(lane, new))
-        if plan.at_seam and lane.record.state.uncopied and definition(_called(old.table, new)) != definition(old.table):
+        if plan.at_seam and lane.record.state.uncopied and definition(called(old.table, new)) != definition(old.table):
             await self.again(lane, "its definition has changed while it was copied")
             return False
         keep_lost = self._means.pipe.settings.on_truncate == "ignore"
@@ -130,11 +130,11 @@ class Changes:
         if lane.ahead.at_seam and lane.record.state.uncopied:  # a step would end its copy: it moves when it is copied
             lane.looked = None
             self._unseen.add(old.oid)
-            return _called(old, new), lane.ahead.target
+            return called(old, new), lane.ahead.target
         lane.target = await retry.for_ever(lambda: self._naming.new_target(lane, wanted), self._means.stop, lane.report)
         if lane.wants:
             lane.looked = None
-            new = _called(old, new)
+            new = called(old, new)
         return new, lane.ahead.target if lane.record.building else lane.target
 
     async def _defaults(self, lane: Lane, plan: Plan, todo: Change) -> dict[str, str] | None:
@@ -294,11 +294,6 @@ class Changes:
             self._stream.unbind(lane)
             self._stream.take(lane)
             lane.submit(failing(error, self._stream.position))
-
-
-def _called(old: Table, new: Table) -> Table:
-    """The new version under the old name."""
-    return replace(new, schema=old.schema, name=old.name)
 
 
 def _words(todo: Change) -> dict[str, str]:

@@ -17,6 +17,7 @@ from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Ways, note, with_types_of
 from penstock.pipeline.evolve import changed
 from penstock.pipeline.lane import Step
+from penstock.pipeline.versions import called
 from penstock.plan import Shape, compile_plan
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ class Renewal:
         if catalog is None:
             return False
         try:
-            catalog = replace(catalog, schema=lane.ahead.table.schema, name=lane.ahead.table.name)
-            plan = means.compiled(lane, catalog)
+            plan = means.compiled(lane, called(lane.ahead.table, catalog))
         except TableError as error:
             lane.submit(failing(error, position))
             return True

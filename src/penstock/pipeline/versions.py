@@ -142,6 +142,11 @@ def loosened(catalog: Table, known: Table) -> Table:
     return replace(catalog, columns=columns)
 
 
+def called(old: Table, new: Table) -> Table:
+    """The new version under the old name."""
+    return replace(new, schema=old.schema, name=old.name)
+
+
 def by_number(table: Table) -> dict[int, Column]:
     """Columns by their numbers."""
     return {column.number: column for column in table.columns}
