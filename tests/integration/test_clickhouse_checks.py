@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -17,8 +18,6 @@ from penstock.errors import DestinationRefusedError
 from penstock.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.fix_clickhouse import Place
 
 DAY_MICROS = 86_400_000_000
@@ -39,7 +38,7 @@ def test_a_database_that_is_to_be_made(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "words"), [("limited", "lacks (INSERT, ALTER COLUMN|a privilege)"), ("reader", "read-only")]
+    ("user", "words"), [("limited", "lacks (INSERT, ALTER COLUMN|CREATE TABLE)"), ("reader", "read-only")]
 )
 def test_a_user_that_may_not_write(clickhouse_server: ClickHouseServer, tmp_path: Path, user: str, words: str) -> None:
     clickhouse_server.query("create database if not exists mine")
@@ -103,6 +102,9 @@ def test_an_old_version_is_not_used(place: Place, monkeypatch: pytest.MonkeyPatc
 
 def test_rights_are_granted_as_printed(tmp_path: Path) -> None:
     """The server's users are of a file, so what is printed goes into that of another one."""
+    folder = Path(checks.__file__).parent
+    asked = {each for file in folder.glob("*.py") for each in re.findall(r"from (system\.\w+)", file.read_text())}
+    assert "system.mutations" in asked
     grants = ["GRANT SELECT ON mine.*"]
     for last in (False, True):
         with (
@@ -113,6 +115,8 @@ def test_rights_are_granted_as_printed(tmp_path: Path) -> None:
             found = checks.check(client, "mine")
             assert bool(found) is not last, found
             grants += [each.removesuffix(" TO `limited`;") for finding in found for each in finding.fix.sql]
+            for table in asked if last else ():
+                client.rows(f"select count() from {table}")
             assert server.query("select count() from system.tables where name like 'penstock_check%'") == "0\n"
     assert grants[1].startswith("GRANT INSERT, ALTER COLUMN, ALTER DELETE, ALTER UPDATE, ALTER SETTINGS, CREATE")
     assert [each.rpartition(" ON ")[2] for each in grants[1:]] == [
@@ -120,6 +124,7 @@ def test_rights_are_granted_as_printed(tmp_path: Path) -> None:
         "ReplacingMergeTree",
         "`Null`",
         "system.merges",
+        "system.mutations",
         "system.processes",
         "system.clusters",
         "system.disks",

@@ -42,6 +42,7 @@ _TARGET = re.compile(r"Target table '(.+?)' of view")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 _NO_SPACE = "No space left on device"
 _RETRY = N_("Penstock tries again by itself; check that the server runs and can be reached.")
+_LACKS = re.compile(r"(\S+): Not enough privileges\. .*?necessary to have the grant (.+? ON .+?)\.? \(ACCESS_DENIED\)", re.DOTALL)
 _TOO_LONG = re.compile("File name too long|max length of table name")
 _SHORTER = N_("Give it a shorter name: target in [tables.options]; then: penstock resync.")
 _QUOTE_CHARACTERS = 400
@@ -191,7 +192,10 @@ def _meaning(code: int, text: str, unknown: codes.Meaning) -> codes.Meaning:
 
 
 def _error(meaning: codes.Meaning, subject: str, code: int, text: str) -> PenstockError:
-    return meaning.kind(_told(subject, phrase(meaning.problem), code, text), hint=phrase(meaning.hint))
+    problem = phrase(meaning.problem)
+    if lacks := _LACKS.search(text):  # its words are the server's own: names, and no values
+        problem = phrase("the user {user} lacks {rights}", user=lacks[1], rights=lacks[2])
+    return meaning.kind(_told(subject, problem, code, text), hint=phrase(meaning.hint))
 
 
 def _told(subject: str, problem: str, code: int, text: str) -> Phrase:

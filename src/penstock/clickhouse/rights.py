@@ -33,7 +33,7 @@ RIGHTS = (
 _MAKING = "CREATE DATABASE"
 ENGINES = ("TABLE ENGINE ON ReplacingMergeTree", "TABLE ENGINE ON `Null`")
 """What it needs of servers that grant engines."""
-SEEN = ("SELECT ON system.merges", "SELECT ON system.processes")
+SEEN = ("SELECT ON system.merges", "SELECT ON system.mutations", "SELECT ON system.processes")
 """What it looks at before it renames a column, and when a statement was given up."""
 _WHY = N_("A pipe makes its tables and views, fills and alters them, and exchanges them for new ones.")
 _USER = "select currentUser(), toInt64(getSetting('readonly'))"
