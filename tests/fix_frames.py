@@ -56,7 +56,7 @@ def framed(payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + payload
 
 
-def xlog(message: bytes, *, start: int = 0x1000, wal_end: int = 0, time: int = 0) -> bytes:
+def xlog(message: bytes, *, start: int = 0, wal_end: int = 0, time: int = 0) -> bytes:
     return framed(b"w" + struct.pack(">QQq", start, wal_end or start, time) + message)
 
 
@@ -115,8 +115,8 @@ def tuple_data(values: Sequence[Text]) -> bytes:
     return body
 
 
-def insert(oid: int, values: Sequence[Text]) -> bytes:
-    return xlog(b"I" + struct.pack(">I", oid) + b"N" + tuple_data(values))
+def insert(oid: int, values: Sequence[Text], *, start: int = 0) -> bytes:
+    return xlog(b"I" + struct.pack(">I", oid) + b"N" + tuple_data(values), start=start)
 
 
 def update(

@@ -326,10 +326,12 @@ Item = Batch | Relation | Truncate | Rejected
 
 LSN_BITS = 56
 ORDINAL_BITS = 64
+RECORD_BITS = 8
+"""Of an ordinal, below the LSN of the row's WAL record. A LSN is a multiple of 8: so 2048 rows of one record have room before the next."""
 
 
 def version_of(epoch: int, commit_lsn: int, ordinal: int) -> int:
-    """``_version``: epoch (8 bits), commit LSN (56 bits), ordinal of the row within its transaction (64 bits)."""
+    """``_version``: epoch (8 bits), commit LSN (56 bits), ordinal of the row within its transaction (64 bits; docs/design/0002)."""
     return (epoch << LSN_BITS | commit_lsn) << ORDINAL_BITS | ordinal
 
 

@@ -129,3 +129,43 @@ def test_a_partition_that_is_attached_again_has_other_rows(served: Case) -> None
             "insert into t values (6, 6), (106, 6)",
         )
         served.wait_until(lambda: not served.differences("public.t"), "all is there")
+
+
+def test_a_transaction_that_wrote_to_a_table_that_was_new(served: Case) -> None:
+    """An old walsender may be blind to the table at first (postgres.md 10), and sends its rows in between when the transaction comes again."""
+    database = served.database
+    database.execute(
+        "create table slow (id int primary key)",
+        "insert into slow values (1)",
+        "create table log (id int)",
+        "alter table log replica identity full",
+        "create table past (id int primary key)",
+        "create publication given for table slow, log, past",
+    )
+    served.define(
+        settings=QUICK, source='publication = "given"', options='[tables.options."public.past"]\nshape = "history"'
+    )
+    served.once()
+    database.execute("create table new (id int)", "alter table new replica identity full")
+    with served.running() as process, database.connect() as fence, database.connect() as before:
+        fence.execute("begin; insert into log values (-1)")  # for which the new table's copy waits
+        before.execute("begin; insert into new values (-1)")
+        database.execute("alter publication given add table new")
+        before.execute("commit")
+        database.execute("insert into log values (0)")
+        served.wait_for("select count() from log_current", 1)
+        ((position,),) = database.fetch("select pg_current_wal_insert_lsn()")
+        database.execute("insert into past values (0)")
+        confirmed = f"select confirmed_flush_lsn >= '{position}' from pg_replication_slots where database = current_database()"
+        served.wait_until(lambda: database.fetch(confirmed) == [(True,)], "what was before is confirmed")
+        with held_up(served, "slow"):
+            writes = [f"insert into {name} values ({n})" for n in range(1, 9) for name in ("new", "log", "past")]
+            database.execute("insert into slow values (2)", f"begin; {'; '.join(writes)}; commit")
+            served.wait_for("select count() from log_current", 9)
+            served.wait_for("select count() from past final", 9)
+            process.kill()
+            process.wait()
+        fence.execute("commit")
+    served.once()
+    served.assert_equal("public.slow", "public.log", "public.new")
+    assert served.query("select count(), max(id) from past final") == [["9", "8"]]

@@ -68,7 +68,7 @@ def test_a_row_carries_its_place_in_the_stream(decoder: ModuleType, plan: Plan) 
     assert (feed.stream.changes, feed.stream.transactions) == (4, 2)
 
 
-def test_ordinals_count_rows_of_every_relation_and_truncates(decoder: ModuleType, plan: Plan) -> None:
+def test_rows_and_truncates_of_every_relation_count_on(decoder: ModuleType, plan: Plan) -> None:
     feed = Feed(decoder, plan)
     feed.send(feed.relation(77))
     feed.stream.unbind(77)
@@ -84,6 +84,19 @@ def test_ordinals_count_rows_of_every_relation_and_truncates(decoder: ModuleType
     assert items == [Truncate((77,), version_of(0, 0x100, 2), cascade=False, restart_identity=False)]
     assert [row["_version"] for row in feed.rows()] == [version_of(0, 0x100, 4 + 0), version_of(0, 0x100, 6)]
     assert feed.stream.changes == 5
+
+
+def test_ordinals_are_places_in_the_wal_whatever_else_is_sent(decoder: ModuleType, plan: Plan) -> None:
+    starts = [0x1000, 0x1000, 0x1040, 0x1048, 0x1048, 0x1040, 2**56 - 8]  # two records of two rows, one out of its order
+    rows = [frame.insert(OID, ["1", None], start=start) for start in starts]
+    ordinals = [0x1000 << 8, (0x1000 << 8) + 1, 0x1040 << 8, 0x1048 << 8, (0x1048 << 8) + 1, (0x1048 << 8) + 2, 2**64 - 2048]
+    others = [frame.insert(77, ["1", None], start=start) for start in (0xFF8, 0x1008, 0x1008, 0x1050)]
+    for sent in (rows, [others[0], *rows[:2], *others[1:3], *rows[2:6], others[3], rows[6]]):
+        feed = Feed(decoder, plan)
+        feed.send(feed.relation(77))
+        feed.stream.unbind(77)
+        feed.transaction(*sent)
+        assert [row["_version"] for row in feed.rows()] == [version_of(0, 0x100, each) for each in ordinals]
 
 
 @pytest.mark.parametrize(("cascade", "restart_identity"), [(False, False), (True, False), (False, True), (True, True)])

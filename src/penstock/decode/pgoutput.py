@@ -39,6 +39,11 @@ def split(frames: bytes) -> Iterator[bytes]:
         place = end
 
 
+def start_of(payload: bytes) -> int:
+    """The LSN of the WAL record that a data frame's message is of."""
+    return int.from_bytes(payload[1:9], "big")
+
+
 def parse(payload: bytes) -> Message | None:
     """Read one frame's payload; None for a message that says nothing about rows (Origin, Type, Message)."""
     kind = payload[:1]

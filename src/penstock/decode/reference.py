@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from penstock.batch import MOST_EPOCHS, Batch, Item, Relation, Truncate, epoch_of, version_of
+from penstock.batch import MOST_EPOCHS, ORDINAL_BITS, RECORD_BITS, Batch, Item, Relation, Truncate, epoch_of, version_of
 from penstock.decode.binding import Binding, RowRejectedError
 from penstock.decode.codecs import encode
 from penstock.decode.copytext import CopyDecoder
@@ -24,7 +24,7 @@ from penstock.decode.messages import (
     TruncateTables,
     Update,
 )
-from penstock.decode.pgoutput import parse, split
+from penstock.decode.pgoutput import parse, split, start_of
 from penstock.decode.rows import Pending, Row
 from penstock.errors import FrameError
 from penstock.plan import Operation, Plan, Shape
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["CopyDecoder", "StreamDecoder", "encode"]
+
+_MOST = (1 << ORDINAL_BITS) - 1
 
 
 class StreamDecoder:
@@ -51,6 +53,7 @@ class StreamDecoder:
         self._pending: dict[int, Pending] = {}  # by the table's oid
         self._transaction: Begin | None = None
         self._begun: Begin | None = None  # the last one, also when it has ended
+        self._start = 0  # of the current message's WAL record
         self._ordinal = 0
         self._reply_requested = False
         self.position = 0
@@ -81,6 +84,7 @@ class StreamDecoder:
             payload = next(self._frames, None)
             if payload is None:
                 return None
+            self._start = start_of(payload)
             self._apply(parse(payload))
         return self._ready.popleft()
 
@@ -175,10 +179,10 @@ class StreamDecoder:
         self._ready.append(Truncate(message.oids, version, message.cascade, message.restart_identity))
 
     def _counted(self, name: str) -> Begin:
-        """Count a message of the transaction."""
+        """Place a message in its transaction."""
         if not self._transaction:
             raise _misplaced(f"{name} came outside a transaction")
-        self._ordinal += 1
+        self._ordinal = max(self._start << RECORD_BITS & _MOST, self._ordinal + 1)
         return self._transaction
 
     def _version(self, begin: Begin) -> int:

@@ -10,6 +10,7 @@
 
 #define POSTGRES_EPOCH INT64_C(946684800000000) /* 2000-01-01 in microseconds since 1970 */
 #define LSN_BITS 56
+#define RECORD_BITS 8 /* of an ordinal, below the LSN */
 #define HEADER_BYTES 25
 #define KEEPALIVE_BYTES 18
 

@@ -4,6 +4,13 @@
 
 #include "frames.h"
 
+/* The place of the current message in its transaction: the LSN of its WAL record. Rows of one record count on. A LSN is a multiple
+ * of 8, so 2048 rows of a record have room before the next one. What else is in the stream makes no difference. */
+static inline void count_message(stream *s) {
+    uint64_t at = load_be64(s->frame + 1) << RECORD_BITS;
+    s->now.ordinal = at > s->now.ordinal ? at : s->now.ordinal + 1;
+}
+
 static inline int apply_change(stream *s, reader *r, uint8_t kind) {
     change c = {0, 0, 0, 0, 0, 0};
     relation *to;
@@ -19,7 +26,7 @@ static inline int apply_change(stream *s, reader *r, uint8_t kind) {
         s->culprit = kind;
         return STEP_OUTSIDE;
     }
-    s->now.ordinal++;
+    count_message(s);
     s->changes++;
     to = find_relation(s, c.oid);
     s->oid = c.oid;
@@ -97,7 +104,7 @@ static int apply_truncate(stream *s, reader *r) {
         s->culprit = 'T';
         return STEP_OUTSIDE;
     }
-    s->now.ordinal++;
+    count_message(s);
     for (i = 0; i < count; i++) {
         relation *each = find_relation(s, load_be32(oids + 4 * i));
         layout *shape = each && s->now.version_high >= each->since ? each->shape : NULL;
