@@ -80,31 +80,39 @@ def test_columns_and_rows_are_narrowed(served: Case) -> None:
         served.assert_equal("public.t")
 
 
-def test_a_table_is_out_of_the_publication_for_a_while(served: Case) -> None:
+def is_out_for_a_while(case: Case, what: str) -> None:
     """While the pipe is down, and within a moment: what changed meanwhile is in no stream."""
-    served.database.execute(
-        "create table t (id int primary key)",
+    case.database.execute(
+        "create schema other",
+        "create table other.t (id int primary key)",
         "create table u (id int primary key)",
-        "create publication given for table t, u",
+        "create publication given for table u",
+        f"alter publication given add {what}",
     )
-    served.define(settings=QUICK, source=OWN)
-    with served.running():
-        streaming(served, 2)
-        served.database.execute("insert into t values (1)")
-        served.wait_for("select count() from t_current", 1)
-    served.database.execute(
-        "alter publication given drop table t", "insert into t values (2)", "alter publication given add table t"
-    )
-    with served.running():
-        served.wait_for("select count() from t_current", 2)
-        streaming(served, 3)
-        served.database.execute(
-            "alter publication given drop table t", "insert into t values (3)", "alter publication given add table t"
-        )
-        served.wait_for("select count() from t_current", 3)
-        streaming(served, 4)
-    assert served.log().count("taken out of the publication for a while") == 2
-    assert served.log().count("table is copied again") == 2
+    away = f"alter publication given drop {what}", "insert into other.t values ({})", f"alter publication given add {what}"
+    case.define(settings=QUICK, source=OWN, tables='include = ["public.u", "other.*"]')
+    with case.running():
+        streaming(case, 2)
+        case.database.execute("insert into other.t values (1)")
+        case.wait_for("select count() from t_current", 1)
+    case.database.execute(*(each.format(2) for each in away))
+    with case.running():
+        case.wait_for("select count() from t_current", 2)
+        streaming(case, 3)
+        case.database.execute(*(each.format(3) for each in away))
+        case.wait_for("select count() from t_current", 3)
+        streaming(case, 4)
+    assert case.log().count("taken out of the publication for a while") == 2
+    assert case.log().count("table is copied again") == 2
+
+
+def test_a_table_is_out_of_the_publication_for_a_while(served: Case) -> None:
+    is_out_for_a_while(served, "table other.t")
+
+
+@pytest.mark.pg(">= 15")
+def test_a_schema_is_out_of_the_publication_for_a_while(served: Case) -> None:
+    is_out_for_a_while(served, "tables in schema other")
 
 
 @pytest.mark.slow

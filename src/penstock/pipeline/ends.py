@@ -68,7 +68,7 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return catalog.names(connection)
 
-    def listed(self) -> dict[int, str]:
+    def listed(self) -> dict[str, str]:
         """What stands in the publication itself, and what tells since when."""
         with self.connector.connect() as connection:
             return publication.listed(connection, self._publication)

@@ -40,9 +40,7 @@ class Sight:
     unpublished: Collection[int]  # tables of the pipe that are not, or not wholly, published
     published: Collection[int]  # tables
     position: Lsn  # behind all this
-    listed: Mapping[int, str] = field(
-        default_factory=dict
-    )  # when each was put into the publication, where it stands there itself
+    listed: Mapping[str, str] = field(default_factory=dict)  # what stands in the publication itself, and since when
 
 
 Hearing = Callable[[Sight], Awaitable[bool]]

@@ -199,10 +199,10 @@ class Renewal:
         await means.copies.caught_up(lane)
 
 
-def listing(table: Table, listed: Mapping[int, str]) -> dict[str, str]:
-    """Since when the publication has the table's relations that stand in it themselves, by oid as JSON has it."""
-    relations = (table.oid, *(leaf.oid for leaf in table.leaves))
-    return {str(oid): listed[oid] for oid in relations if oid in listed}
+def listing(table: Table, listed: Mapping[str, str]) -> dict[str, str]:
+    """Since when the publication has the table's relations that stand in it themselves, else since when its schema."""
+    relations = [str(each) for each in (table.oid, *(leaf.oid for leaf in table.leaves)) if str(each) in listed]
+    return {each: listed[each] for each in relations or [f"schema {table.schema}"] if each in listed}
 
 
 def failing(error: TableError, floor: Lsn) -> Step:

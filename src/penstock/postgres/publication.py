@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from penstock.table import Table
 
 ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
+SCHEMAS_SINCE = 15_00_00  # a publication may have all tables of a schema
 
 
 def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
@@ -151,10 +152,11 @@ def published_tables(connection: Connection, name: str) -> set[int]:
         return {oid for (oid,) in connection.execute(QUERIES["published_tables"], {"name": name})}
 
 
-def listed(connection: Connection, name: str) -> dict[int, str]:
-    """Oids of the relations that stand in the publication themselves, and what tells when they were put there."""
+def listed(connection: Connection, name: str) -> dict[str, str]:
+    """What stands in the publication itself (relations by oid, ``schema NAME``), and what tells when it was put there."""
+    queries = ["listed"] + ["listed_schemas"] * (connection.info.server_version >= SCHEMAS_SINCE)
     with translated(f'publication "{name}"'):
-        return dict(connection.execute(QUERIES["listed"], {"name": name}).fetchall())
+        return {what: since for each in queries for what, since in connection.execute(QUERIES[each], {"name": name})}
 
 
 def missing(connection: Connection, name: str, tables: Sequence[Table]) -> list[Table]:

@@ -146,8 +146,14 @@ select oid from up
 
 -- name: listed
 -- What stands in the publication itself, with the transaction that put it there.
-select r.prrelid, r.xmin::text
+select r.prrelid::text, r.xmin::text
 from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
+where p.pubname = %(name)s
+
+-- name: listed_schemas
+select 'schema ' || n.nspname, r.xmin::text
+from pg_catalog.pg_publication_namespace r join pg_catalog.pg_publication p on p.oid = r.pnpubid
+join pg_catalog.pg_namespace n on n.oid = r.pnnspid
 where p.pubname = %(name)s
 
 -- name: published_of
