@@ -167,6 +167,31 @@ def test_names_go_from_table_to_table(served: Case, *, running: bool) -> None:
 
 
 @pytest.mark.pg("== 15")
+@pytest.mark.parametrize("again", [False, True], ids=["new", "again"])
+def test_a_name_that_is_taken_while_the_pipe_is_down(served: Case, *, again: bool) -> None:
+    """By a table that still waits for its copy, from one that was dropped."""
+    served.database.execute("create table a (id int primary key, v timestamp)", "insert into a values (1, now())")
+    if again:
+        served.database.execute("create table b (id int primary key, v int)", "insert into b values (1, 2)")
+    served.define(settings=QUICK + '\non_type_change = "resync"')
+    served.once()
+    served.database.execute("drop table a")
+    if again:
+        served.database.execute("alter table b alter v type text", "insert into b values (2, 'b')")
+    else:
+        served.database.execute("create table b (id int primary key, v text)", "insert into b values (2, 'b')")
+    served.once(failpoint="after a fresh table", expect=-9)
+    served.database.execute("alter table b rename to a", "insert into a values (3, 'a')")
+    assert served.penstock("run", str(served.file), "--once").returncode in (0, 1)  # what was dropped is set aside once
+    served.once()
+    served.assert_equal("public.a")
+    tables = [name for (name,) in served.query("select name from system.tables where database = 'shop' order by 1")]
+    assert tables[:2] == ["a", "a_current"]
+    assert len(tables) == 3
+    assert tables[2].startswith("a_dropped_")
+
+
+@pytest.mark.pg("== 15")
 def test_a_table_that_is_copied_again_has_another_name(served: Case) -> None:
     """And another one has its old name by then; a table without a key is renamed while it is copied."""
     served.database.execute(

@@ -14,7 +14,7 @@ from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.evolve import change, fingerprint
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored
-from penstock.pipeline.versions import from_json, to_json
+from penstock.pipeline.versions import called, from_json, to_json
 from penstock.plan import Plan, Shape, compile_plan
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def go_on(
     """A table of a pipe that has run before, at the version that the destination's table has."""
     plan, record = seen
     try:
-        if record.state is not State.WAITING or not record.building:
+        if record.state is State.WAITING and record.building:
+            plan = _compiled(pipe, called(from_json(record.table), plan.table), server)  # it is renamed when it is copied
+        else:
             plan = _as_it_was(pipe, client, plan, record, server)
         if record.state is State.FAILED:
             return plan, record
