@@ -156,7 +156,9 @@ def test_a_transaction_that_wrote_to_a_table_that_was_new(served: Case) -> None:
         served.wait_for("select count() from log_current", 1)
         ((position,),) = database.fetch("select pg_current_wal_insert_lsn()")
         database.execute("insert into past values (0)")
-        confirmed = f"select confirmed_flush_lsn >= '{position}' from pg_replication_slots where database = current_database()"
+        confirmed = (
+            f"select confirmed_flush_lsn >= '{position}' from pg_replication_slots where database = current_database()"
+        )
         served.wait_until(lambda: database.fetch(confirmed) == [(True,)], "what was before is confirmed")
         with held_up(served, "slow"):
             writes = [f"insert into {name} values ({n})" for n in range(1, 9) for name in ("new", "log", "past")]
@@ -169,3 +171,23 @@ def test_a_transaction_that_wrote_to_a_table_that_was_new(served: Case) -> None:
     served.once()
     served.assert_equal("public.slow", "public.log", "public.new")
     assert served.query("select count(), max(id) from past final") == [["9", "8"]]
+
+
+def test_a_truncate_before_a_change_that_the_copy_waits_for(served: Case) -> None:
+    """The copy waits for the stream to come to the change, and the stream, at the TRUNCATE, for the end of the copy."""
+    served.database.execute(
+        "create table t (id int primary key, v int)",
+        "insert into t select g from generate_series(1, 50) g",
+        "create table much (id int primary key)",
+    )
+    served.define(settings=QUICK)
+    served.once(failpoint="within a copy part", expect=-9)
+    served.database.execute(
+        "insert into much select g from generate_series(1, 300000) g",
+        "truncate t",
+        "insert into t values (1, 2)",
+        "alter table t rename v to w",
+        "insert into t values (3, 4)",
+    )
+    served.once()
+    served.assert_equal("public.t", "public.much")

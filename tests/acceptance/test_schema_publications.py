@@ -89,7 +89,11 @@ def is_out_for_a_while(case: Case, what: str) -> None:
         "create publication given for table u",
         f"alter publication given add {what}",
     )
-    away = f"alter publication given drop {what}", "insert into other.t values ({})", f"alter publication given add {what}"
+    away = (
+        f"alter publication given drop {what}",
+        "insert into other.t values ({})",
+        f"alter publication given add {what}",
+    )
     case.define(settings=QUICK, source=OWN, tables='include = ["public.u", "other.*"]')
     with case.running():
         streaming(case, 2)

@@ -274,7 +274,11 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("user", "kind", "words"),
     [
-        ("limited", DestinationRefusedError, r"the user limited lacks INSERT\(.*\) ON mine\.t \(ClickHouse 497 ACCESS_DENIED\)$"),
+        (
+            "limited",
+            DestinationRefusedError,
+            r"the user limited lacks INSERT\(.*\) ON mine\.t \(ClickHouse 497 ACCESS_DENIED\)$",
+        ),
         ("reader", DestinationError, "read-only|a setting cannot be set"),
     ],
 )

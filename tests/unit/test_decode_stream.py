@@ -87,9 +87,25 @@ def test_rows_and_truncates_of_every_relation_count_on(decoder: ModuleType, plan
 
 
 def test_ordinals_are_places_in_the_wal_whatever_else_is_sent(decoder: ModuleType, plan: Plan) -> None:
-    starts = [0x1000, 0x1000, 0x1040, 0x1048, 0x1048, 0x1040, 2**56 - 8]  # two records of two rows, one out of its order
+    starts = [
+        0x1000,
+        0x1000,
+        0x1040,
+        0x1048,
+        0x1048,
+        0x1040,
+        2**56 - 8,
+    ]  # two records of two rows, one out of its order
     rows = [frame.insert(OID, ["1", None], start=start) for start in starts]
-    ordinals = [0x1000 << 8, (0x1000 << 8) + 1, 0x1040 << 8, 0x1048 << 8, (0x1048 << 8) + 1, (0x1048 << 8) + 2, 2**64 - 2048]
+    ordinals = [
+        0x1000 << 8,
+        (0x1000 << 8) + 1,
+        0x1040 << 8,
+        0x1048 << 8,
+        (0x1048 << 8) + 1,
+        (0x1048 << 8) + 2,
+        2**64 - 2048,
+    ]
     others = [frame.insert(77, ["1", None], start=start) for start in (0xFF8, 0x1008, 0x1008, 0x1050)]
     for sent in (rows, [others[0], *rows[:2], *others[1:3], *rows[2:6], others[3], rows[6]]):
         feed = Feed(decoder, plan)

@@ -42,7 +42,9 @@ _TARGET = re.compile(r"Target table '(.+?)' of view")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 _NO_SPACE = "No space left on device"
 _RETRY = N_("Penstock tries again by itself; check that the server runs and can be reached.")
-_LACKS = re.compile(r"(\S+): Not enough privileges\. .*?necessary to have the grant (.+? ON .+?)\.? \(ACCESS_DENIED\)", re.DOTALL)
+_LACKS = re.compile(
+    r"(\S+): Not enough privileges\. .*?necessary to have the grant (.+? ON .+?)\.? \(ACCESS_DENIED\)", re.DOTALL
+)
 _TOO_LONG = re.compile("File name too long|max length of table name")
 _SHORTER = N_("Give it a shorter name: target in [tables.options]; then: penstock resync.")
 _QUOTE_CHARACTERS = 400

@@ -80,7 +80,9 @@ class TableRecord:
     target_id: str = ""  # of the table itself, whatever its name; empty: it is not ours
     building_id: str = ""  # likewise; empty: it is still to be made
     begun: str = ""  # the alteration under way, as JSON
-    listed: dict[str, str] = field(default_factory=dict)  # since when the publication has its relations, by oid, or its schema
+    listed: dict[str, str] = field(
+        default_factory=dict
+    )  # since when the publication has its relations, by oid, or its schema
     heals: bool = False
     counters: Counter[str] = field(
         default_factory=Counter

@@ -186,7 +186,7 @@ class Copies:
                     await self._copy_parts(lane, snapshot="")
                 break
             except TableRewrittenError as error:
-                if lane.plan.table.oid in self._cut:
+                if self._is_cut(lane):
                     break
                 log.info("copy starts over", table=lane.plan.table.full_name, why=error.message)
                 await self.forget(lane)
@@ -240,11 +240,13 @@ class Copies:
         async def worker() -> None:
             nonlocal failed
             for part in waiting:
-                if failed or lane.plan.table.oid in self._cut:
+                if failed or self._is_cut(lane):
                     return
                 self._require_going_on(lane)
                 try:
-                    await self._try(partial(self._copy_part, lane, part, snapshot), lane)
+                    await self._try(
+                        partial(self._copy_part, lane, part, snapshot), lane, until=partial(self._ends, lane)
+                    )
                 except BaseException:
                     failed = True
                     raise
@@ -258,22 +260,33 @@ class Copies:
         """The table's parts: those saved, or planned now. The table is COPYING from here on."""
         parts = await self._in_thread(self._store.parts, self._pipe_name, lane.plan.table.oid)
         if not parts:
-            parts = await self._try(partial(self._planned_for, lane), lane)
+            parts = await self._try(partial(self._planned_for, lane), lane, until=partial(self._ends, lane))
         if lane.record.state is State.WAITING:
             await lane.enter(State.COPYING)
         return parts
 
     def _planned_for(self, lane: Lane) -> list[PartRecord]:
         self._require_going_on(lane)
-        return self._planned(lane.plan)
+        return [] if self._is_cut(lane) else self._planned(lane.plan)
 
     def _require_going_on(self, lane: Lane) -> None:
-        if lane.plan.table.oid in self._held or lane.record.state is State.FAILED:
+        if self._is_held(lane):
             raise _HeldError
+
+    def _is_held(self, lane: Lane) -> bool:
+        return lane.plan.table.oid in self._held or lane.record.state is State.FAILED
+
+    def _is_cut(self, lane: Lane) -> bool:
+        return lane.plan.table.oid in self._cut
+
+    def _ends(self, lane: Lane) -> bool:
+        return self._is_cut(lane) or self._is_held(lane)
 
     def _copy_part(self, lane: Lane, part: PartRecord, snapshot: str) -> None:
         """Read, decode, insert, and save as done. In a thread of its own; repeated as a whole when it fails."""
         self._require_going_on(lane)
+        if self._is_cut(lane):  # the stream waits for the end, and what is tried again here may wait for the stream
+            return
         settings, plan = self._settings, lane.plan
         first = part.index * ORDINALS_A_PART
         if part.rows and plan.event_log:  # repeated: the rows may come in another order
@@ -343,7 +356,7 @@ class Copies:
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    async def _try(self, function: Callable[[], T], lane: Lane) -> T:
-        result = await retry.for_ever(lambda: self._in_thread(function), self._stop, lane.report)
+    async def _try(self, function: Callable[[], T], lane: Lane, *, until: Callable[[], bool] = retry.never) -> T:
+        result = await retry.for_ever(lambda: self._in_thread(function), self._stop, lane.report, until=until)
         lane.trouble = ""
         return result

@@ -107,7 +107,9 @@ def go_on(
     plan, record = seen
     try:
         if record.state is State.WAITING and record.building:
-            plan = _compiled(pipe, called(from_json(record.table), plan.table), server)  # it is renamed when it is copied
+            plan = _compiled(
+                pipe, called(from_json(record.table), plan.table), server
+            )  # it is renamed when it is copied
         else:
             plan = _as_it_was(pipe, client, plan, record, server)
         if record.state is State.FAILED:

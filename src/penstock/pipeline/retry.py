@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_SECONDS = 10.0
+POLL_SECONDS = 0.1
 _WAIT = wait_random_exponential(multiplier=0.2, max=LONGEST_SECONDS)
 
 
@@ -58,14 +60,33 @@ def helps(error: BaseException) -> bool:
     return isinstance(error, PenstockError) and error.retry is Retry.AFTER_BACKOFF
 
 
-async def for_ever(attempt: Callable[[], Awaitable[T]], stop: Stop, report: Callable[[PenstockError], None]) -> T:
-    """The result of ``attempt``, tried again for as long as that helps. Raises what cannot be helped, or Stopped."""
+def never() -> bool:
+    """Wait as long as it takes."""
+    return False
+
+
+async def for_ever(
+    attempt: Callable[[], Awaitable[T]],
+    stop: Stop,
+    report: Callable[[PenstockError], None],
+    *,
+    until: Callable[[], bool] = never,
+) -> T:
+    """The result of ``attempt``, tried again for as long as that helps. Raises what cannot be helped, or Stopped.
+
+    Once ``until`` says so the next attempt is made soon: it ends the matter.
+    """
 
     async def once() -> T:
         return await attempt()
 
+    async def sleep(seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0 and not until():
+            await stop.sleep(min(left, POLL_SECONDS))
+
     return await AsyncRetrying(
-        wait=_WAIT, retry=retry_if_exception(helps), sleep=stop.sleep, before_sleep=_reporter(report), reraise=True
+        wait=_WAIT, retry=retry_if_exception(helps), sleep=sleep, before_sleep=_reporter(report), reraise=True
     )(once)
 
 
