@@ -132,7 +132,7 @@ def test_a_partition_that_is_attached_again_has_other_rows(served: Case) -> None
 
 
 def test_a_transaction_that_wrote_to_a_table_that_was_new(served: Case) -> None:
-    """An old walsender may be blind to the table at first (postgres.md 10), and sends its rows in between when the transaction comes again."""
+    """An old walsender may be blind to the table at first (postgres.md 10), and send its rows in between when all comes again."""
     database = served.database
     database.execute(
         "create table slow (id int primary key)",

@@ -27,7 +27,8 @@ a 4-byte big-endian length and the payload of one CopyData message of a walsende
 * ``committed_at``: commit time of the last transaction begun, microseconds since 1970. ``changes``: row messages so far.
   ``transactions``: commits so far. ``reply_requested``: a keep-alive asked for an answer; reading it resets it.
 * A row's version: epoch, final_lsn of its Begin, ordinal = 256 times the frame's dataStart, which is the LSN of the WAL record; or 1 more
-  than the Insert, Update, Delete or Truncate before it in the transaction, where that is more (rows of one record). A tombstone that precedes a row with a changed key has the same ordinal. Without a key every UPDATE is such a pair.
+  than the Insert, Update, Delete or Truncate before it in the transaction, where that is more (rows of one record). A tombstone that
+  precedes a row with a changed key has the same ordinal. Without a key every UPDATE is such a pair.
 * ``text_bytes`` and ``max_bytes`` count the text of the values that are written into rows, tombstones included; NULL, unchanged
   and left out values count nothing. Unfit values are counted likewise: once for each row they are written into.
 * Unchanged values are folded from the row before of the same key as encoded; a key change is followed, nothing is carried over a
