@@ -165,15 +165,15 @@ def test_a_compressed_insert(clickhouse_server: ClickHouseServer, place: Place, 
 
 
 def test_a_timed_out_insert_is_killed_before_it_is_reported(tmp_path: Path) -> None:
-    with ClickHouseServer() as server, place_on(server, tmp_path, send_receive_timeout=1) as place:
+    with ClickHouseServer() as server, place_on(server, tmp_path) as place:
         plan = place.table("id int4")
         place.run(*SLOW_VIEW)
-        writer = Writer(place.client, place.database)
-        with pytest.raises(DestinationUnavailableError, match="did not answer in time"):
-            writer.insert(batch_of(plan, ("1",)))
-        assert server.query(INSERTS) == "0\n"
+        with place_on(server, tmp_path, send_receive_timeout=1) as hurried:
+            with pytest.raises(DestinationUnavailableError, match="did not answer in time"):
+                Writer(hurried.client, place.database).insert(batch_of(plan, ("1",)))
+            assert server.query(INSERTS) == "0\n"
         place.run("drop view {db}.mv sync")
-        writer.insert(batch_of(plan, ("1",)))
+        Writer(place.client, place.database).insert(batch_of(plan, ("1",)))
         assert place.rows("select id from {db}.t final order by id") == [(1,)]
 
 
