@@ -142,6 +142,7 @@ def test_sql_ascii(case: Case) -> None:
         follow(case, connection, keys, keys)
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
 def test_a_character_that_utf8_does_not_have_is_said(embedded: Case) -> None:
     """PostgreSQL itself cannot convert it. The copy sets the table aside; the stream, which all tables share, stops."""

@@ -137,6 +137,7 @@ def test_the_publication_is_dropped_while_the_pipe_runs(embedded: Case) -> None:
     assert re.search(r"error: .*publication.*\n next: .*again", again.stderr)
 
 
+@pytest.mark.slow
 def test_a_table_is_taken_out_of_the_publication(embedded: Case) -> None:
     embedded.database.execute(*TWO)
     embedded.define()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.fix_pipe import Case
 
 KILLED = -9
-EVERY_DAY = ("before confirm", "within a copy part")
+EVERY_DAY = ("before confirm",)
 
 
 @pytest.mark.pg("== 15")

@@ -186,6 +186,7 @@ def test_every_name_arrives(case: Case) -> None:
     assert case.database.fetch("select slot_name from pg_replication_slots where database = current_database()") == []
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
 def test_odd_names_in_the_definition(case: Case) -> None:
     """Columns that are excluded, sorted by and retyped; targets; the publication, both databases."""

@@ -57,7 +57,8 @@ def test_clickhouse_ends_in_the_middle_of_the_stream(mortal: Case, end: str) -> 
     assert "127.0.0.1" in mortal.log()
 
 
-@pytest.mark.parametrize("end", ["kill", pytest.param("freeze", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "freeze"])
 def test_clickhouse_ends_in_the_middle_of_the_copy(mortal: Case, end: str) -> None:
     make_tables(mortal.database, 30_000)
     mortal.define(settings="copy_part_rows = 2000\nmax_batch_rows = 500")

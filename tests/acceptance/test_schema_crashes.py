@@ -39,8 +39,8 @@ MADE_AGAIN = ("drop table t", "create table t (id text primary key, w int)", "in
     ("place", "statements"),
     [
         ("after an alteration", ALTERED),
-        ("after a fresh table", COPIED_AGAIN),
-        ("after an exchange", COPIED_AGAIN),
+        pytest.param("after a fresh table", COPIED_AGAIN, marks=pytest.mark.slow),
+        pytest.param("after an exchange", COPIED_AGAIN, marks=pytest.mark.slow),
         pytest.param("before an alteration", ALTERED, marks=pytest.mark.slow),
         pytest.param("after insert:2", ALTERED, marks=pytest.mark.slow),
         pytest.param("before an alteration", READ_AGAIN, marks=pytest.mark.slow),

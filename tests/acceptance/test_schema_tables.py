@@ -222,6 +222,7 @@ def test_a_table_that_is_copied_again_has_another_name(served: Case) -> None:
 
 
 @pytest.mark.pg("== 15")
+@pytest.mark.slow
 def test_tables_that_are_named_are_gone(served: Case) -> None:
     """A pipe that has run goes on with the others, and with none."""
     served.database.execute(*TABLE, "create table u (id int primary key)")
@@ -242,8 +243,9 @@ def test_tables_that_are_named_are_gone(served: Case) -> None:
     assert served.query("select count() from t_current") == [["100"]]
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 15")
-@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["running", "stopped"])
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_resync(case: Case, *, running: bool) -> None:
     """Readers find all rows at any moment; what was wrong is right afterwards."""
     case.database.execute(
