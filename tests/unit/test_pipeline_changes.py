@@ -74,3 +74,17 @@ def test_a_table_that_got_its_old_name_back_waits_for_no_other(aside: bool) -> N
     assert not changes.idle
     named, found = asyncio.run(changes._named(lane, plan.table))
     assert (named, found, lane.target, lane.wants) == (plan.table, target, target, "")
+
+
+def test_a_table_is_settled_once() -> None:
+    """Whoever asks for that asked for a position first, and somebody else may have begun, or done it, meanwhile: rows are copied by then."""
+    means: Any = SimpleNamespace(pipe=SimpleNamespace(source=SimpleNamespace(publication="")))
+    naming: Any = None
+    lane: Lane | Any = SimpleNamespace(ahead=plan_of("id int4"), skipping=False)
+    changes = Changes(means, {}, naming)
+    changes.settle(lane, Lsn(7))
+    assert changes.idle
+    lane.skipping = True
+    changes.settle(lane, Lsn(7))
+    changes.settle(lane, Lsn(9))
+    assert list(changes._settling.values()) == [Lsn(7)]

@@ -197,9 +197,9 @@ class Changes:
     # Between two reads of the stream
 
     def settle(self, lane: Lane, goal: Lsn) -> None:
-        """The table is to be copied anew once the stream is at ``goal``."""
-        lane.skipping = True
-        self._settling[lane.ahead.table.oid] = goal
+        """The table, of which no row is kept, is to be copied anew once the stream is at ``goal``; unless somebody else has seen to that."""
+        if lane.skipping:
+            self._settling.setdefault(lane.ahead.table.oid, goal)
 
     def ask(self, lane: Lane) -> None:
         """Somebody asks for a new copy; called from any thread."""
