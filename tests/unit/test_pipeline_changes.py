@@ -77,7 +77,7 @@ def test_a_table_that_got_its_old_name_back_waits_for_no_other(aside: bool) -> N
 
 
 def test_a_table_is_settled_once() -> None:
-    """Whoever asks for that asked for a position first, and somebody else may have begun, or done it, meanwhile: rows are copied by then."""
+    """Whoever asks for it had to wait for a position first: somebody else may have done it meanwhile, and rows are copied by then."""
     means: Any = SimpleNamespace(pipe=SimpleNamespace(source=SimpleNamespace(publication="")))
     naming: Any = None
     lane: Lane | Any = SimpleNamespace(ahead=plan_of("id int4"), skipping=False)

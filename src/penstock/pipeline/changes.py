@@ -197,7 +197,7 @@ class Changes:
     # Between two reads of the stream
 
     def settle(self, lane: Lane, goal: Lsn) -> None:
-        """The table, of which no row is kept, is to be copied anew once the stream is at ``goal``; unless somebody else has seen to that."""
+        """The table, of which no row is kept, is to be copied anew once the stream is at ``goal``; unless that is seen to already."""
         if lane.skipping:
             self._settling.setdefault(lane.ahead.table.oid, goal)
 
