@@ -65,9 +65,9 @@ def test_a_truncate_of_a_table_that_cannot_be_written(served: Case) -> None:
     with served.running():
         with held_up(served, "slow"):
             stuck(served)
-            served.database.execute("truncate slow", "insert into slow values (3)")
+            served.database.execute("truncate slow", "insert into slow values (40)")
             flows(served)
-        served.wait_for("select sum(id) from slow_current", 3)
+        served.wait_for("select sum(id) from slow_current", 40)
         served.assert_equal("public.slow")
 
 

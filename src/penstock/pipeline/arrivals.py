@@ -91,6 +91,8 @@ class Arrivals:
         self._say = say
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fencing = asyncio.Lock()
+        self._asked = self._fenced = 0  # fences
         self._copies: Copies
         self._changes: Changes
         self._checkpoint: Checkpoint
@@ -203,8 +205,16 @@ class Arrivals:
         await self._fence()
 
     async def _fence(self) -> None:
-        await self._try(lambda: self._source.fence(self._say, lambda: bool(self._stop)))
-        self._say("")
+        """One at a time, for all who asked before it began: each waits in a thread, and may do so for hours."""
+        self._asked += 1
+        mine = self._asked
+        async with self._fencing:
+            if self._fenced >= mine:
+                return
+            asked = self._asked
+            await self._try(lambda: self._source.fence(self._say, lambda: bool(self._stop)))
+            self._say("")
+            self._fenced = asked
 
     async def _try(self, function: Callable[[], T]) -> T:
         return await retry.for_ever(lambda: asyncio.to_thread(function), self._stop, self._report)

@@ -158,7 +158,7 @@ class Round:
         gc.freeze()  # the drivers' modules are a million objects that every full collection would look at
         if once:
             self._finish = await retry.for_ever(self._goal, self._stop, self._telling.lost)
-        self._cdc.until = lambda: self._sessions.is_to_end or self._finished()
+        self._cdc.until, self._cdc.leave = self._finished, lambda: self._sessions.is_to_end
         stream = asyncio.create_task(self._sessions.follow(), name="stream")
         look = asyncio.create_task(self._lookout.run(), name="look")
         for lane in self._lanes.values():
