@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.pg("== 15")
 
 
 def test_a_truncate_of_a_table_whose_copy_has_no_place_yet(served: Case) -> None:
-    """The copy that has the place waits for a change behind the TRUNCATE; the stream must not wait for the copy that waits for the place."""
+    """Whoever has the place waits for a change behind the TRUNCATE: the stream must not wait for who waits for the place."""
     rows = "select g, repeat('x', 50) from generate_series(1, 5000) g"
     served.database.execute(
         "create table a (id int primary key, v text)",
@@ -108,7 +109,56 @@ def test_many_tables_that_wait_for_a_transaction(served: Case) -> None:
         tables = [f"public.{name}" for name in names]
         assert served.penstock("resync", str(served.file), *tables).returncode == 0
         served.wait_until(lambda: "began before it" in served.log(), "the copies wait")
-        served.wait_for(f"select count() from system.tables where database = 'shop' and name like '%_fresh_%'", len(names))
+        served.wait_for(
+            "select count() from system.tables where database = 'shop' and name like '%_fresh_%'", len(names)
+        )
         flows(served)
         old.execute("commit")
         streaming(served, len(names))
+
+
+def test_a_new_table_that_may_not_be_published(served: Case) -> None:
+    """Only an owner may: it is refused, and neither the others nor the end wait for it."""
+    with served.database.connect() as admin:
+        admin.execute("create role weak login replication password 'penstock'")
+        try:
+            admin.execute(
+                "create table mine (id int primary key); insert into mine values (1); alter table mine owner to weak"
+            )
+            admin.execute(f'grant create on database "{served.database.name}" to weak')
+            served.source_dsn = served.database.server.dsn(served.database.name, user="weak", password="penstock")
+            served.define(settings=QUICK)
+            served.once()
+            admin.execute("create table theirs (id int primary key); create table own (id int primary key)")
+            admin.execute("alter table own owner to weak; insert into own values (1); insert into mine values (2)")
+            done = served.once(expect=1)
+            assert "must be owner of table theirs" in done.stderr
+            served.assert_equal("public.mine", "public.own")
+        finally:
+            admin.execute("drop owned by weak; drop role weak")
+
+
+def test_a_copy_that_meets_what_nobody_thought_of(served: Case) -> None:
+    """Here a state that cannot be read: the pipe ends, instead of waiting for the copy."""
+    served.database.execute("create table t (id int primary key)", "insert into t values (1)")
+    served.define(settings=QUICK)
+    served.once(failpoint="within a copy part", expect=-9)
+    with sqlite3.connect(served.home / "state.db") as state:
+        assert state.execute("update parts set body = 'nonsense'").rowcount == 1
+    served.once(expect=1)
+
+
+def test_a_pipe_that_the_source_takes_for_a_standby(served: Case) -> None:
+    """Commits at the source wait for the pipe: its own must not, as there is no stream yet."""
+    served.database.execute("create table t (id int primary key)", "insert into t values (1)")
+    served.define(settings=QUICK)
+    with served.database.connect() as admin:
+        admin.execute("set synchronous_commit = local")
+        try:
+            admin.execute("""alter system set synchronous_standby_names = '"penstock shop"'""")
+            admin.execute("select pg_reload_conf()")
+            served.once()
+            served.assert_equal("public.t")
+        finally:
+            admin.execute("alter system reset synchronous_standby_names")
+            admin.execute("select pg_reload_conf()")

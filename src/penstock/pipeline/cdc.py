@@ -35,7 +35,9 @@ QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on i
 WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
 SHORTEST_GAP_SECONDS = 0.1  # between two inserts of a table that do not wait for the flush interval
 LAST_READS_SECONDS = 4.0  # how long to read on when told to stop
-LEAVE_SECONDS = 2.0  # how long what was read may take to be written before a connection is left for another: else it comes again
+LEAVE_SECONDS = (
+    2.0  # how long what was read may take to be written before a connection is left for another: else it comes again
+)
 IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20
@@ -105,6 +107,7 @@ class Cdc:
         self._first_seen: dict[int, float] = {}
         self._looked_around = False
         self._stopping_at = 0.0
+        self.error: Exception | None = None  # what the pipe must stop for
         self.working = False  # something that was read is being dealt with
         self.until: Callable[[], bool] = lambda: False
         self.leave: Callable[[], bool] = lambda: False  # this connection
@@ -292,9 +295,9 @@ class Cdc:
     async def _room(self) -> None:
         """Wait while more is on its way into ClickHouse than memory should hold."""
         while not self._stop:
-            for lane in self._lanes.values():
-                if lane.error:
-                    raise lane.error
+            for error in (self.error, *(lane.error for lane in self._lanes.values())):
+                if error:
+                    raise error
             if sum(lane.size for lane in self._lanes.values()) <= MOST_WAITING_BYTES:
                 return
             self._wake.clear()

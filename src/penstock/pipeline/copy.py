@@ -178,7 +178,7 @@ class Copies:
             return
         except (TableError, SourceRefusedError) as error:
             await lane.fail(error)
-        except PenstockError as error:
+        except Exception as error:
             lane.end_pipe(error)
         finally:
             self._placed.discard(oid)

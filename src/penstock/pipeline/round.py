@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import PenstockError, SourceMovedError, TableError, TimelineChangedError
+from penstock.errors import PenstockError, SourceMovedError, TimelineChangedError
 from penstock.observe.status import PipeStatus, TableStatus
 from penstock.pipeline import retry
 from penstock.pipeline.arrivals import Arrivals, Enrolment
@@ -71,7 +71,7 @@ class Round:
         self._telling = telling
         self._stop = stop = retry.Stop()
         self._wake = asyncio.Event()
-        self._refused: dict[str, TableError] = dict(prepared.refused)
+        self._refused: dict[str, PenstockError] = dict(prepared.refused)
         self._finish: Lsn | None = None  # of ``once``
         source.connector.guard = Guard(prepared.record, standby=pipe.source.standby)
         destination = self._destination = DestinationEnd(client, pipe.database, source)
