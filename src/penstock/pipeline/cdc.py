@@ -330,7 +330,7 @@ class Cdc:
         for oid in list(self._decoder.pending):
             self.take(self._lanes[oid])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if self._stop or self.until() else LEAVE_SECONDS):
+            async with asyncio.timeout(LEAVE_SECONDS if self.leave() and not self._stop else None):
                 await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))
         if self._confirming:
             await self._confirming
