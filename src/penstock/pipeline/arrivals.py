@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from penstock.errors import PenstockError, TableError
+from penstock.errors import PenstockError, SourceRefusedError, TableError
 from penstock.pipeline import retry
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
@@ -45,15 +45,14 @@ class Enrolment:
     lanes: dict[int, Lane]
     around: Surroundings
     destination: DestinationEnd
-    refused: dict[str, TableError]
+    refused: dict[str, PenstockError]
     naming: Naming
 
     async def lane_for(self, table: Table) -> Lane | None:
         """A lane that waits."""
         made = await asyncio.to_thread(self._enlist, table)
         if isinstance(made, TableError):
-            self.refused[table.full_name] = made
-            log.warning("table refused", table=table.full_name, why=made.message, fix=made.hint)
+            self._refuse(table.full_name, made)
             return None
         self.refused.pop(table.full_name, None)
         lane = self.lanes[table.oid] = Lane(*made, self.around)
@@ -61,6 +60,16 @@ class Enrolment:
         if lane.record.state is State.FAILED:
             log.warning("table set aside", table=table.full_name, why=lane.record.reason, fix=lane.record.hint)
         return lane
+
+    async def give_up(self, lane: Lane, error: PenstockError) -> None:
+        """A table that cannot get in after all: the next start tries again."""
+        del self.lanes[lane.record.oid]
+        await asyncio.to_thread(self.store.forget_table, self.pipe.name, lane.record.oid)
+        self._refuse(lane.record.full_name, error)
+
+    def _refuse(self, full_name: str, error: PenstockError) -> None:
+        self.refused[full_name] = error
+        log.warning("table refused", table=full_name, why=error.message, fix=error.hint)
 
     def _enlist(self, table: Table) -> tuple[Plan, TableRecord] | TableError:
         taken = self.naming.taken()
@@ -91,6 +100,8 @@ class Arrivals:
         self._say = say
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fencing = asyncio.Lock()
+        self._asked = self._fenced = 0  # fences
         self._copies: Copies
         self._changes: Changes
         self._checkpoint: Checkpoint
@@ -140,9 +151,23 @@ class Arrivals:
         lanes = [lane for lane in made if lane.record.state is State.WAITING]
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
-        if self._owned and lanes:
+        if self._owned:
+            lanes = await self._published(lanes)
+        if lanes:
+            await self._arrive(lanes, blind=True)
+
+    async def _published(self, lanes: list[Lane]) -> list[Lane]:
+        """Those that could be published: only an owner may."""
+        if not lanes:
+            return []
+        try:
             await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
-        await self._arrive(lanes, blind=True)
+        except SourceRefusedError as error:
+            if len(lanes) == 1:
+                await self._enrolment.give_up(lanes[0], error)
+                return []
+            return [each for lane in lanes for each in await self._published([lane])]
+        return lanes
 
     async def _enrol(self, oid: int) -> Lane | None:
         """None also where its name has still to be given up."""
@@ -162,7 +187,7 @@ class Arrivals:
 
     def begin(self, lane: Lane, blind: bool) -> None:
         """Copy a table whose changes are in the stream, or (``blind``) will be on another connection: behind a fence."""
-        self._run(self._arrive([lane], blind=blind), lane)
+        self._run(self._arrive([lane], blind=blind))
 
     def begin_all(self, lanes: Iterable[Lane], *, blind: bool) -> None:
         """Copy the tables that are not copied. ``blind``: the stream may not know of them yet."""
@@ -203,23 +228,28 @@ class Arrivals:
         await self._fence()
 
     async def _fence(self) -> None:
-        await self._try(lambda: self._source.fence(self._say, lambda: bool(self._stop)))
-        self._say("")
+        """One at a time, for all who asked before it began: each waits in a thread, and may do so for hours."""
+        self._asked += 1
+        mine = self._asked
+        async with self._fencing:
+            if self._fenced >= mine:
+                return
+            asked = self._asked
+            await self._try(lambda: self._source.fence(self._say, lambda: bool(self._stop)))
+            self._say("")
+            self._fenced = asked
 
     async def _try(self, function: Callable[[], T]) -> T:
         return await retry.for_ever(lambda: asyncio.to_thread(function), self._stop, self._report)
 
-    def _run(self, work: Coroutine[object, object, None], lane: Lane | None = None) -> None:
+    def _run(self, work: Coroutine[object, object, None]) -> None:
         async def guarded() -> None:
             try:
                 await work
             except retry.Stopped:
                 pass
-            except PenstockError as error:
-                if lane is None:
-                    self._report(error)
-                else:
-                    lane.end_pipe(error)
+            except Exception as error:
+                self._sessions.end_pipe(error)
 
         task = asyncio.create_task(guarded(), name="arrivals")
         self._tasks.add(task)

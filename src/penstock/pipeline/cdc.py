@@ -7,7 +7,9 @@ decoded but not yet handed to a lane come again. Lanes outlive connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.batch import Batch, Rejected, Relation, Truncate
@@ -16,7 +18,9 @@ from penstock.errors import SchemaConflictError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline.checkpoint import written_position
 from penstock.pipeline.evolve import tuple_source
+from penstock.pipeline.lane import Step
 from penstock.pipeline.lifecycle import State
+from penstock.pipeline.renewal import failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +35,9 @@ QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on i
 WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
 SHORTEST_GAP_SECONDS = 0.1  # between two inserts of a table that do not wait for the flush interval
 LAST_READS_SECONDS = 4.0  # how long to read on when told to stop
+LEAVE_SECONDS = (
+    2.0  # how long what was read may take to be written before a connection is left for another: else it comes again
+)
 IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20
@@ -51,7 +58,7 @@ class Copying(Protocol):
     """What the stream has to say to the copy of a table."""
 
     async def truncate(self, lane: Lane, version: int) -> None:
-        """End the table's copy, then delete every row below ``version``; durable when it returns."""
+        """End the table's copy, then delete every row below ``version``; durable when it returns. In the lane's own step."""
 
 
 class Changing(Protocol):
@@ -100,8 +107,10 @@ class Cdc:
         self._first_seen: dict[int, float] = {}
         self._looked_around = False
         self._stopping_at = 0.0
+        self.error: Exception | None = None  # what the pipe must stop for
         self.working = False  # something that was read is being dealt with
         self.until: Callable[[], bool] = lambda: False
+        self.leave: Callable[[], bool] = lambda: False  # this connection
 
     # What others may see
 
@@ -128,7 +137,7 @@ class Cdc:
     # The loop
 
     async def follow(self, stream: Frames) -> None:
-        """Follow ``stream`` until the pipe is to stop or ``until`` says so. Raises when the connection is cut."""
+        """Follow ``stream`` until the pipe is to stop, or ``until`` or ``leave`` says so. Raises when the connection is cut."""
         self._decoder = self._new_decoder()
         self._confirmed = Lsn(0)
         self._first_seen.clear()
@@ -157,7 +166,7 @@ class Cdc:
     def _over(self, *, quiet: bool) -> bool:
         """Told to stop, the pipe reads on until nothing comes any more: what was committed before is drained too."""
         if not self._stop:
-            return self.until()
+            return self.until() or self.leave()
         if not self._stopping_at:
             self._stopping_at = time.monotonic()
             return False  # what was committed before may have come after the read that was quiet
@@ -176,7 +185,7 @@ class Cdc:
             case Truncate():
                 await self._truncate(item)
             case Rejected():
-                await self._set_aside(self._lanes[item.plan.table.oid], item.error)
+                self._set_aside(self._lanes[item.plan.table.oid], item.error)
 
     def _submit(self, batch: Batch) -> None:
         lane = self._lanes[batch.plan.table.oid]
@@ -197,7 +206,7 @@ class Cdc:
             else:
                 self._decoder.unbind(relation.oid)
         except TableError as error:
-            await self._set_aside(lane, error)
+            self._set_aside(lane, error)
 
     def _decode(self, lane: Lane, relation: Relation) -> None:
         plan = lane.ahead
@@ -250,18 +259,12 @@ class Cdc:
                 await self._changes.again(lane, "a partition was truncated")
                 continue
             self.take(lane)
-            await lane.drained()
-            await lane.leave_trace(item.version)
-            try:
-                await self._copying.truncate(lane, item.version)
-            except TableError as error:
-                await self._set_aside(lane, error)
+            lane.submit(Step(partial(self._copying.truncate, lane, item.version), self.position))
 
-    async def _set_aside(self, lane: Lane, error: TableError) -> None:
+    def _set_aside(self, lane: Lane, error: TableError) -> None:
         self.unbind(lane)
         self.take(lane)
-        await lane.drained()
-        await lane.fail(error)
+        lane.submit(failing(error, self.position))
 
     # Flushing
 
@@ -292,9 +295,9 @@ class Cdc:
     async def _room(self) -> None:
         """Wait while more is on its way into ClickHouse than memory should hold."""
         while not self._stop:
-            for lane in self._lanes.values():
-                if lane.error:
-                    raise lane.error
+            for error in (self.error, *(lane.error for lane in self._lanes.values())):
+                if error:
+                    raise error
             if sum(lane.size for lane in self._lanes.values()) <= MOST_WAITING_BYTES:
                 return
             self._wake.clear()
@@ -323,10 +326,12 @@ class Cdc:
         await self._checkpoint.advance(written, stream.confirm)
 
     async def _drain(self, stream: Frames) -> None:
-        """The end: what was read is written, saved and confirmed."""
+        """The end: what was read is written, saved and confirmed. A table that cannot be written keeps none from another connection."""
         for oid in list(self._decoder.pending):
             self.take(self._lanes[oid])
-        await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS if self.leave() and not self._stop else None):
+                await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))
         if self._confirming:
             await self._confirming
         await self._advance(self.written, stream)

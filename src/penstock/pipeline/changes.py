@@ -8,13 +8,14 @@ stream comes again from before it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import TableError
+from penstock.errors import DestinationUnavailableError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
 from penstock.pipeline.evolve import change, fits, refused, unpublished
@@ -240,9 +241,10 @@ class Changes:
         """Tables that were set aside because of their tables in the destination, and could go on now."""
         for lane in list(self._lanes.values()):
             if lane.record.state is State.FAILED and lane.record.heals and not (lane.skipping or lane.stepping):
-                destination = self._means.destination
-                if await self._means.in_thread(lane, partial(destination.is_mended, lane.plan, lane.record)):
-                    self._asked.append((lane, "its table in the destination was mended"))
+                mended = partial(self._means.destination.is_mended, lane.plan, lane.record)
+                with contextlib.suppress(DestinationUnavailableError):  # the next look will tell
+                    if await asyncio.to_thread(mended):
+                        self._asked.append((lane, "its table in the destination was mended"))
 
     @property
     def idle(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from penstock.decode import CopyDecoder
-from penstock.errors import PenstockError, SourceChangedError, SourceRefusedError, TableError
+from penstock.errors import PenstockError, SlotError, SourceChangedError, SourceRefusedError, TableError
 from penstock.lsn import Lsn
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.checkpoint import PartRecord
@@ -111,7 +111,9 @@ class Copies:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._cut: set[int] = set()  # tables whose copy is at its end: truncated
         self._held: set[int] = set()  # tables whose copy must not go on as it is: altered
+        self._emptying: set[int] = set()  # tables of which a TRUNCATE deletes the rows
         self._places = asyncio.Semaphore(settings.copy_tables)
+        self._placed: set[int] = set()  # tables whose copy has one
         self._threads = ThreadPoolExecutor(settings.copy_tables * settings.copy_workers + 2, thread_name_prefix="copy")
 
     async def close(self) -> None:
@@ -127,9 +129,11 @@ class Copies:
         """Copy a table that is not copied yet, when it is its turn."""
         oid = lane.plan.table.oid
         if oid not in self._running and lane.record.state.uncopied:
-            self._cut.discard(oid)
+            if oid not in self._emptying:
+                self._cut.discard(oid)
             self._held.discard(oid)
-            self._running[oid] = asyncio.create_task(self._one(lane), name=f"copy {lane.plan.target}")
+            task = self._running[oid] = asyncio.create_task(self._one(lane), name=f"copy {lane.plan.target}")
+            task.add_done_callback(lambda _: self._running.pop(oid))
 
     async def hold(self, lane: Lane) -> bool:
         """End the table's copy where it is, until it is started again; whether there was one. What is being read then is read again.
@@ -140,6 +144,8 @@ class Copies:
         lane.holds += 1
         self._held.add(oid)
         task = self._running.get(oid)
+        if task and oid not in self._placed:  # whoever has the place may wait for the stream, and that for this table
+            task.cancel()
         if task:
             await asyncio.wait({task})
         return task is not None
@@ -163,22 +169,24 @@ class Copies:
 
     async def _one(self, lane: Lane) -> None:
         """Copy one table; what concerns it alone sets it aside."""
+        oid = lane.plan.table.oid
         try:
             async with self._places:
+                self._placed.add(oid)
                 await self._copy(lane)
         except (retry.Stopped, _HeldError):
             return
         except (TableError, SourceRefusedError) as error:
             await lane.fail(error)
-        except PenstockError as error:
+        except Exception as error:
             lane.end_pipe(error)
         finally:
-            del self._running[lane.plan.table.oid]
+            self._placed.discard(oid)
 
     async def _copy(self, lane: Lane) -> None:
         self._require_going_on(lane)
         lane.copy_began = time.monotonic()
-        while True:
+        while not self._is_cut(lane):
             try:
                 if lane.plan.at_seam:
                     await self._copy_at_seam(lane)
@@ -205,8 +213,12 @@ class Copies:
         lane.record.seam = Lsn(0)
 
         def exported() -> tuple[AbstractContextManager[tuple[str, Lsn]], str, Lsn]:
-            context = self._source.snapshot(lane.say, lambda: bool(self._stop))
-            return (context, *context.__enter__())
+            context = self._source.snapshot(lane.say, lambda: bool(self._stop) or self._is_held(lane))
+            try:
+                return (context, *context.__enter__())
+            except SlotError:
+                self._require_going_on(lane)
+                raise
 
         context, snapshot, seam = await self._try(exported, lane)
         try:
@@ -331,16 +343,21 @@ class Copies:
         """End the table's copy, then delete every row below ``version``: what comes after it in the stream is complete.
 
         Unless the changes do not go anywhere at the moment: the snapshot that is being waited for is later than the TRUNCATE, or it comes
-        again.
+        again. A copy that has no place yet has nothing to end: it finds that it is cut. Called in the lane's own step, and so is ``hold``.
         """
         if lane.gate.shut:
             return
         oid = lane.plan.table.oid
         self._cut.add(oid)
-        if task := self._running.get(oid):
-            await asyncio.wait({task})
-        if lane.plan.shape is Shape.CURRENT:
-            await self._try(lambda: self._delete(lane, from_version=0, below=version), lane)
+        self._emptying.add(oid)
+        try:
+            await lane.leave_trace(version)
+            if oid in self._placed:
+                await asyncio.wait({self._running[oid]})
+            if lane.plan.shape is Shape.CURRENT:
+                await self._try(lambda: self._delete(lane, from_version=0, below=version), lane)
+        finally:
+            self._emptying.discard(oid)
 
     def _delete(self, lane: Lane, *, from_version: int, below: int) -> None:
         plan = lane.plan

@@ -91,7 +91,7 @@ class Lane:
         self.finishing = False  # its copy is at its end
         self.holds = 0  # how often its copy was held: who meant to start it before that must not
         self.blind = False  # its copy waits for another connection
-        self.error: PenstockError | None = None  # what the whole pipe must stop for
+        self.error: Exception | None = None  # what the whole pipe must stop for
         self.trouble = ""  # what is being tried again
         self._counted = dict(record.counters)  # when it was last saved
         self.changes = 0
@@ -171,6 +171,7 @@ class Lane:
         first = list(self._waiting)[:1]  # it may be in flight
         steps = [each for each in list(self._waiting)[1:] if isinstance(each, Step)]
         self._waiting = deque([*first, *steps])
+        self._around.wake.set()
 
     async def drained(self) -> None:
         """Wait until nothing waits or is in flight: the barrier before DDL. Raises what the pipe must stop for."""
@@ -189,12 +190,12 @@ class Lane:
                 self._around.wake.set()
         except retry.Stopped:
             pass
-        except PenstockError as error:
+        except Exception as error:
             self.end_pipe(error)
         finally:
             self._around.wake.set()
 
-    def end_pipe(self, error: PenstockError) -> None:
+    def end_pipe(self, error: Exception) -> None:
         """What concerns more than this table."""
         self.error = self.error or error
         self._around.wake.set()

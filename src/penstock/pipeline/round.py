@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import PenstockError, SourceMovedError, TableError, TimelineChangedError
+from penstock.errors import PenstockError, SourceMovedError, TimelineChangedError
 from penstock.observe.status import PipeStatus, TableStatus
 from penstock.pipeline import retry
 from penstock.pipeline.arrivals import Arrivals, Enrolment
@@ -71,7 +71,7 @@ class Round:
         self._telling = telling
         self._stop = stop = retry.Stop()
         self._wake = asyncio.Event()
-        self._refused: dict[str, TableError] = dict(prepared.refused)
+        self._refused: dict[str, PenstockError] = dict(prepared.refused)
         self._finish: Lsn | None = None  # of ``once``
         source.connector.guard = Guard(prepared.record, standby=pipe.source.standby)
         destination = self._destination = DestinationEnd(client, pipe.database, source)
@@ -158,7 +158,7 @@ class Round:
         gc.freeze()  # the drivers' modules are a million objects that every full collection would look at
         if once:
             self._finish = await retry.for_ever(self._goal, self._stop, self._telling.lost)
-        self._cdc.until = lambda: self._sessions.is_to_end or self._finished()
+        self._cdc.until, self._cdc.leave = self._finished, lambda: self._sessions.is_to_end
         stream = asyncio.create_task(self._sessions.follow(), name="stream")
         look = asyncio.create_task(self._lookout.run(), name="look")
         for lane in self._lanes.values():

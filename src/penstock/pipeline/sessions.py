@@ -75,6 +75,10 @@ class Sessions:
         """Whether the session at hand is to make place for a new one."""
         return self._reopen.is_set()
 
+    def end_pipe(self, error: Exception) -> None:
+        """What nobody can go on from."""
+        self._cdc.error = error
+
     def ask_anew(self) -> None:
         """Let the stream go on over a new connection, soon."""
         self._reopened.clear()

@@ -47,6 +47,7 @@ SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "synchronous_commit": "local",  # the stream that a commit of ours would wait for may be our own
 }
 """Settings of every session, known to every version from 12 on."""
 
