@@ -343,9 +343,10 @@ class Copies:
         """End the table's copy, then delete every row below ``version``: what comes after it in the stream is complete.
 
         Unless the changes do not go anywhere at the moment: the snapshot that is being waited for is later than the TRUNCATE, or it comes
-        again. A copy that has no place yet has nothing to end: it finds that it is cut. Called in the lane's own step, and so is ``hold``.
+        again. It is by now, where the copy has started over meanwhile. A copy that has no place yet has nothing to end: it finds that it is
+        cut. Called in the lane's own step, and so is ``hold``.
         """
-        if lane.gate.shut:
+        if lane.gate.shut or (lane.plan.at_seam and version < self._epochs.version(lane.record.seam)):
             return
         oid = lane.plan.table.oid
         self._cut.add(oid)
