@@ -198,9 +198,8 @@ class Changes:
     # Between two reads of the stream
 
     def settle(self, lane: Lane, goal: Lsn) -> None:
-        """The table, of which no row is kept, is to be copied anew once the stream is at ``goal``; unless that is seen to already."""
-        if lane.skipping:
-            self._settling.setdefault(lane.ahead.table.oid, goal)
+        """The table, of which no row is kept yet, is to be copied anew once the stream is at ``goal``."""
+        self._settling.setdefault(lane.ahead.table.oid, goal)
 
     def ask(self, lane: Lane) -> None:
         """Somebody asks for a new copy; called from any thread."""
