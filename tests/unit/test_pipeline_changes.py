@@ -86,9 +86,11 @@ def test_a_table_is_settled_once() -> None:
 
     means: Any = SimpleNamespace(pipe=SimpleNamespace(source=SimpleNamespace(publication="")), look=look)
     plan = plan_of("id int4")
-    lane: Lane | Any = SimpleNamespace(ahead=plan, skipping=True, stepping=False, reached=lambda _saved: False)
+    lane: Lane | Any = SimpleNamespace(
+        ahead=plan, skipping=True, stepping=False, reached=lambda _saved: False, submit=lambda _step: None
+    )
     naming: Any = None
-    stream: Any = SimpleNamespace(position=Lsn(9))
+    stream: Any = SimpleNamespace(position=Lsn(9), take=lambda _lane: None)
     changes = Changes(means, {plan.table.oid: lane}, naming)
     changes.attach(stream)
     changes.settle(lane, Lsn(7))
