@@ -107,9 +107,7 @@ def go_on(
     plan, record = seen
     try:
         if record.state is State.WAITING and record.building:
-            plan = _compiled(
-                pipe, called(from_json(record.table), plan.table), server
-            )  # it is renamed when it is copied
+            plan = _under_its_name(pipe, plan, record, server)
         else:
             plan = _as_it_was(pipe, client, plan, record, server)
         if record.state is State.FAILED:
@@ -152,6 +150,11 @@ def _as_it_was(pipe: Pipe, client: Client, plan: Plan, record: TableRecord, serv
     was = _compiled(pipe, table, server)
     stored = as_stored(client, pipe, replace(was, target=record.building or record.target), server)
     return replace(stored, target=was.target)
+
+
+def _under_its_name(pipe: Pipe, plan: Plan, record: TableRecord, server: Capabilities) -> Plan:
+    """Today's plan, with the name that is recorded: the table is renamed when it is copied, and the name is free."""
+    return _compiled(pipe, called(from_json(record.table), plan.table), server) if record.table else plan
 
 
 def _compiled(pipe: Pipe, table: Table, server: Capabilities) -> Plan:
