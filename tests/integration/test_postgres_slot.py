@@ -71,6 +71,20 @@ def test_a_table_is_renamed_before_it_is_published(database: Database, connectio
 
 
 @pytest.mark.pg_all
+def test_another_table_has_the_name_before_it_is_published(database: Database, connection: Connection) -> None:
+    database.execute("create table a (id int primary key)")
+    tables = read(connection, "public.a")
+    database.execute("alter table a rename to b", "create table a (id int primary key)")
+    for _ in range(2):  # made, and extended
+        with pytest.raises(SourceChangedError, match=r"public\.a is another table by now"):
+            slot.ensure_publication(connection, ODD, tables, owned=True)
+        slot.ensure_publication(connection, ODD, [], owned=True)
+        assert slot.published(connection, ODD) == set()
+    slot.ensure_publication(connection, ODD, read(connection, "public.b"), owned=True)
+    assert slot.published(connection, ODD) == {tables[0].oid}
+
+
+@pytest.mark.pg_all
 def test_publication_is_made_and_extended(database: Database, connection: Connection) -> None:
     database.execute(
         'create table "a.b" (id int primary key)',

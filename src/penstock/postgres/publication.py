@@ -46,8 +46,12 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             hint=f"Leave source.publication empty, or run: {lack.statement}",
         )
     doing = f'adding tables to publication "{name}"' if lack.exists else f'creating publication "{name}"'
-    with translated(doing), _named():
+    with translated(doing), _named(), connection.transaction():
         connection.execute(lack.composed)
+        if wrong := lacking(connection, name, tables, owned=owned):
+            raise SourceChangedError(
+                f"{wrong.tables[0].full_name} is another table by now: it was renamed just now", hint="Try again."
+            )
     return True
 
 
