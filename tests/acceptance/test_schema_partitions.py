@@ -169,3 +169,24 @@ def test_every_partition_is_dropped_while_the_table_is_copied(served: Case) -> N
         )
         served.wait_for("select count() from t_current where v = 'b'", 1)
         equal(served)
+
+
+def test_a_table_that_has_become_a_partition(served: Case) -> None:
+    """It stays published: on 12 its rows come as its own."""
+    served.database.execute(
+        "create table t (id int primary key) partition by range (id)",
+        "create table t1 partition of t for values from (0) to (100)",
+        "create table t2 (id int primary key)",
+        "insert into t values (1)",
+        "insert into t2 values (101)",
+    )
+    served.define()
+    served.once()
+    served.database.execute(
+        "alter table t attach partition t2 for values from (100) to (200)", "insert into t values (102)"
+    )
+    served.once(expect=1)  # what was a table of its own is set aside, which is said once
+    for number in (103, 104):
+        served.database.execute(f"insert into t values ({number})")
+        served.once()
+    served.assert_equal("public.t")

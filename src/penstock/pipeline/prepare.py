@@ -187,7 +187,12 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     dropped = _dropped(pipe, connection, left, server)
     tables += [go_on(pipe, store, client, each, server) for each in dropped]
     left = [record for record in left if record.oid not in {each.oid for _, each in dropped}]
-    _leave_out(pipe, store, connection, left, owned=owned)
+    _leave_out(pipe, store, left)
+    if owned and left:
+        partitions = {
+            leaf.oid for plan in plans for leaf in plan.table.leaves
+        }  # some may have been tables of their own
+        publication.withdraw(connection, pipe.publication, {record.oid for record in left} - partitions)
     _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
@@ -208,7 +213,7 @@ def _dropped(
     return found
 
 
-def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[TableRecord], *, owned: bool) -> None:
+def _leave_out(pipe: Pipe, store: Store, left: Sequence[TableRecord]) -> None:
     """Tables that are excluded now, or can no longer be followed: their changes are not read, so they are copied anew if they come back."""
     for record in left:
         if record.state is not State.WAITING or record.begun:
@@ -218,8 +223,6 @@ def _leave_out(pipe: Pipe, store: Store, connection: Connection, left: Sequence[
             record.hint = LEFT_OUT
             store.save_table(pipe.name, record)
             log.info("table left out", table=record.full_name, target=record.target)
-    if owned and left:
-        publication.withdraw(connection, pipe.publication, {record.oid for record in left})
 
 
 def _set_aside_unpublished(
