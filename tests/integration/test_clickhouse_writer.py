@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 30.0
 SLOW_VIEW = (
     "create table {db}.slow (id Int32) engine = Memory",
-    "create materialized view {db}.mv to {db}.slow as select id from {db}.t where not ignore(sleepEachRow(2))",
+    "create materialized view {db}.mv to {db}.slow as select id from {db}.t where not ignore(sleepEachRow(3))",
 )
 INSERTS = "select count() from system.processes where query_kind = 'Insert'"
 
@@ -168,7 +168,7 @@ def test_a_timed_out_insert_is_killed_before_it_is_reported(tmp_path: Path) -> N
     with ClickHouseServer() as server, place_on(server, tmp_path) as place:
         plan = place.table("id int4")
         place.run(*SLOW_VIEW)
-        with place_on(server, tmp_path, send_receive_timeout=1) as hurried:
+        with place_on(server, tmp_path, send_receive_timeout=2) as hurried:
             with pytest.raises(DestinationUnavailableError, match="did not answer in time"):
                 Writer(hurried.client, place.database).insert(batch_of(plan, ("1",)))
             assert server.query(INSERTS) == "0\n"
