@@ -87,15 +87,8 @@ def test_rows_and_truncates_of_every_relation_count_on(decoder: ModuleType, plan
 
 
 def test_ordinals_are_places_in_the_wal_whatever_else_is_sent(decoder: ModuleType, plan: Plan) -> None:
-    starts = [
-        0x1000,
-        0x1000,
-        0x1040,
-        0x1048,
-        0x1048,
-        0x1040,
-        2**56 - 8,
-    ]  # two records of two rows, one out of its order
+    # two records of two rows, one record out of its order
+    starts = [0x1000, 0x1000, 0x1040, 0x1048, 0x1048, 0x1040, 2**56 - 8]
     rows = [frame.insert(OID, ["1", None], start=start) for start in starts]
     ordinals = [
         0x1000 << 8,

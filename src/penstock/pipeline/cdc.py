@@ -35,9 +35,7 @@ QUIET_SECONDS = 0.003  # so long without a frame means that nothing more is on i
 WAITING_SECONDS = 0.02  # how often to see whether pending rows are due
 SHORTEST_GAP_SECONDS = 0.1  # between two inserts of a table that do not wait for the flush interval
 LAST_READS_SECONDS = 4.0  # how long to read on when told to stop
-LEAVE_SECONDS = (
-    2.0  # how long what was read may take to be written before a connection is left for another: else it comes again
-)
+LEAVE_SECONDS = 2.0  # how long what was read may take to be written before a connection is left; else it comes again
 IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20

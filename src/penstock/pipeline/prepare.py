@@ -189,9 +189,8 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     left = [record for record in left if record.oid not in {each.oid for _, each in dropped}]
     _leave_out(pipe, store, left)
     if owned and left:
-        partitions = {
-            leaf.oid for plan in plans for leaf in plan.table.leaves
-        }  # some may have been tables of their own
+        # a table of its own may have become a partition, and on 12 that stands in the publication itself
+        partitions = {leaf.oid for plan in plans for leaf in plan.table.leaves}
         publication.withdraw(connection, pipe.publication, {record.oid for record in left} - partitions)
     _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
     slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
