@@ -17,7 +17,8 @@
     ├── FrameError                  the stream's bytes are not what the protocol says  retried: read again
     ├── DestinationError            ClickHouse's side
     │   ├── ResultTooLargeError          of a query of ours that is asked again in parts       never retried
-    │   ├── DestinationUnavailableError  refused, cut, overloaded, read-only, too many parts   retried after backoff
+    │   ├── DestinationUnavailableError  overloaded, read-only, too many parts, out of time    retried after backoff
+    │   │   └── DestinationAwayError         refused, cut: every table waits                   retried after backoff
     │   └── DestinationRefusedError      password, privilege, setting                  needs the operator
     └── TableError                  stops one table; the others go on
         ├── KeyMissingError         no replica identity
@@ -156,6 +157,10 @@ class DestinationUnavailableError(DestinationError):
     """The destination cannot take data at the moment."""
 
     retry = Retry.AFTER_BACKOFF
+
+
+class DestinationAwayError(DestinationUnavailableError):
+    """The destination cannot be reached: no table can go on."""
 
 
 class DestinationRefusedError(DestinationError):

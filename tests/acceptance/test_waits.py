@@ -83,6 +83,81 @@ def test_a_value_that_sets_a_table_aside_that_cannot_be_written(served: Case) ->
         served.wait_for("select count() from slow_current", 2)
 
 
+MUCH = "select g, repeat(md5(g::text), 20) from generate_series(10, 150000) g"  # more than may wait in memory
+SMALL = 'max_batch_bytes = "8MiB"'
+
+
+def left_behind(case: Case) -> None:
+    """More of ``slow`` has changed than may wait in memory, and ClickHouse takes none of it."""
+    case.database.execute("alter table slow add v text")
+    stuck(case)
+    case.database.execute(f"insert into slow (id, v) {MUCH}")
+    case.wait_until(lambda: "left behind" in case.log(), "it makes room for the others")
+    flows(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["current", "history"])
+def test_more_than_memory_holds_of_a_table_that_cannot_be_written(served: Case, shape: str) -> None:
+    """The others go on; what it lacks is read again when it can be written, under the definitions of then."""
+    with_slow(served)
+    served.define(options=f'[tables.options."public.slow"]\nshape = "{shape}"', settings=f"{QUICK}\n{SMALL}")
+    served.penstock("resync", str(served.file), "public.slow")
+    with served.running():
+        streaming(served)
+        with held_up(served, "slow"):
+            left_behind(served)
+            served.database.execute(
+                "update slow set day = '2026-01-01' where id < 20",
+                "alter table slow rename v to w",
+                "alter table slow add x int default 7",
+                "delete from slow where id = 30",
+                "insert into slow (id, w) values (3, 'last')",
+                "insert into other values (2)",
+            )
+            served.wait_for("select count() from other_current", 2)
+        served.wait_for("select count() from slow where id = 3", 1)
+        served.database.execute("insert into slow (id) values (4)", "insert into other values (3)")
+        served.wait_for("select count() from slow where id = 4 and x = 7", 1)
+        served.wait_for("select count() from other_current", 3)
+    served.once()
+    if shape == "current":
+        served.assert_equal("public.slow", "public.other")
+    else:
+        changes = served.query("select _operation, count(), uniqExact(id) from slow final group by all order by all")
+        assert changes == [["copy", "1", "1"], ["insert", "149994", "149994"], ["update", "12", "12"], ["delete", "1", "1"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [9, 15])
+def test_the_end_of_a_pipe_that_has_left_a_table_behind(served: Case, signal: int) -> None:
+    with_slow(served, settings=SMALL)
+    with served.running() as process, held_up(served, "slow"):
+        left_behind(served)
+        served.database.execute("truncate slow", "insert into slow (id, v) values (1, 'new')")
+        flows_again = "insert into other values (2)"
+        served.database.execute(flows_again)
+        served.wait_for("select count() from other_current", 2)
+        process.send_signal(signal)
+        process.wait(20)
+    served.once()
+    served.assert_equal("public.slow", "public.other")
+
+
+@pytest.mark.slow
+def test_a_table_that_was_left_behind_is_dropped(served: Case) -> None:
+    with_slow(served, settings=SMALL)
+    with served.running(expect=1):
+        with held_up(served, "slow"):
+            left_behind(served)
+            served.database.execute(
+                "insert into slow (id) values (5)", "drop table slow", "insert into other values (2)"
+            )
+            served.wait_for("select count() from other_current", 2)
+        served.wait_until(lambda: "was dropped" in served.log(), "it is set aside")
+        served.wait_for("select count() from slow where id = 5", 1)
+
+
 def test_a_new_connection_while_a_table_cannot_be_written(served: Case) -> None:
     """The log needs one when its copy has its snapshot."""
     with_slow(served, "create table log (id int)", "alter table log replica identity full")

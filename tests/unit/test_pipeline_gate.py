@@ -90,3 +90,19 @@ def test_an_open_gate_may_be_held_at_an_earlier_place(stream: Stream) -> None:
     gate.hold(50)
     gate.hold(70)
     assert list(gate.floors()) == [50]
+
+
+def test_what_is_withheld_is_read_again_and_what_waits_already_is_written(stream: Stream) -> None:
+    gate = Gate(lambda: stream.position, stream.reopen, shut=False)
+    gate.see()
+    gate.withhold(60)
+    assert (gate.closed, gate.shut, list(gate.floors())) == (True, False, [60])
+    gate.connected()  # of its own accord
+    assert gate.closed
+    gate.see()
+    gate.release()
+    gate.release()
+    assert (gate.closed, list(gate.floors()), stream.reopened) == (True, [60], 2)
+    gate.connected()
+    assert not gate.closed
+    assert list(gate.floors()) == []

@@ -13,7 +13,7 @@ import urllib3.exceptions
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from penstock.clickhouse import failures
-from penstock.errors import ConfigError, DestinationRefusedError, DestinationUnavailableError
+from penstock.errors import ConfigError, DestinationAwayError, DestinationRefusedError
 from penstock.language import joined, phrase
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _through(where: Address, ssh: Ssh) -> dict[str, Any]:
         port = way.port_to(where.host, where.port)
         way.reach(where.host, where.port)
     except TunnelError as error:
-        kind = DestinationRefusedError if error.lasting else DestinationUnavailableError
+        kind = DestinationRefusedError if error.lasting else DestinationAwayError
         raise kind(joined(where.name, error.message, between=": "), hint=error.hint) from None
     return {"host": tunnel.LOOPBACK, "port": port, **({"server_host_name": where.host} if where.secure else {})}
 

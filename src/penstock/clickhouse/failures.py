@@ -16,6 +16,7 @@ from penstock.clickhouse import codes
 from penstock.errors import (
     BadDataError,
     ConfigError,
+    DestinationAwayError,
     DestinationRefusedError,
     DestinationUnavailableError,
     PenstockError,
@@ -132,8 +133,8 @@ def of_transport(subject: str, error: BaseException, text: str) -> PenstockError
     if isinstance(cause, urllib3.exceptions.SSLError):
         return _tls(subject, str(cause))
     if isinstance(cause, (urllib3.exceptions.HTTPError, OSError)):
-        happened = _network(cause)
-        return DestinationUnavailableError(phrase(happened, server=subject), hint=phrase(_RETRY))
+        kind, happened = _network(cause)
+        return kind(phrase(happened, server=subject), hint=phrase(_RETRY))
     if "is for clickhouse-client program" in text:
         return DestinationRefusedError(
             phrase("{server} is the port of the native protocol", server=subject),
@@ -142,7 +143,7 @@ def of_transport(subject: str, error: BaseException, text: str) -> PenstockError
     found = _STATUS.search(text)
     status = int(found[1]) if found else 0
     if status in (429, 502, 503, 504):
-        return DestinationUnavailableError(
+        return DestinationAwayError(
             phrase("{server} answered with HTTP status {status}", server=subject, status=status), hint=phrase(_RETRY)
         )
     if status:
@@ -158,14 +159,16 @@ def of_transport(subject: str, error: BaseException, text: str) -> PenstockError
     )
 
 
-def _network(cause: BaseException) -> str:
+def _network(cause: BaseException) -> tuple[type[DestinationUnavailableError], str]:
     if isinstance(cause, urllib3.exceptions.NameResolutionError):
-        return N_("{server} cannot be reached: its name cannot be resolved")
+        return DestinationAwayError, N_("{server} cannot be reached: its name cannot be resolved")
     if isinstance(cause, urllib3.exceptions.NewConnectionError):
-        return N_("{server} cannot be reached: the connection was refused")
-    if isinstance(cause, (urllib3.exceptions.TimeoutError, TimeoutError)):
-        return N_("{server} did not answer in time")
-    return N_("{server} broke the connection")
+        return DestinationAwayError, N_("{server} cannot be reached: the connection was refused")
+    if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
+        return DestinationAwayError, N_("{server} did not answer in time")
+    if isinstance(cause, (urllib3.exceptions.TimeoutError, TimeoutError)):  # what was asked may just take long
+        return DestinationUnavailableError, N_("{server} did not answer in time")
+    return DestinationAwayError, N_("{server} broke the connection")
 
 
 def _tls(subject: str, text: str) -> PenstockError:
@@ -184,7 +187,7 @@ def _tls(subject: str, text: str) -> PenstockError:
             phrase("{server} does not speak TLS", server=subject),
             hint=phrase("Take secure=true out of the dsn, or use the TLS port."),
         )
-    return DestinationUnavailableError(phrase("{server} broke the TLS connection", server=subject), hint=phrase(_RETRY))
+    return DestinationAwayError(phrase("{server} broke the TLS connection", server=subject), hint=phrase(_RETRY))
 
 
 def _meaning(code: int, text: str, unknown: codes.Meaning) -> codes.Meaning:

@@ -40,6 +40,8 @@ IDLE_SECONDS = 0.2  # how often to look around when nothing happens
 CONFIRM_SECONDS = 0.1  # at most so often is a position saved and confirmed
 READ_BYTES = 2 << 20
 MOST_WAITING_BYTES = 64 << 20  # encoded batches that wait or are in flight, over all tables
+MOST_WITHHELD_BYTES = 128 << 20  # likewise, of tables that are left behind
+REFUSED_SECONDS = 10.0  # after which a table makes room for the others
 
 
 class Frames(Protocol):
@@ -183,11 +185,12 @@ class Cdc:
             case Truncate():
                 await self._truncate(item)
             case Rejected():
-                self._set_aside(self._lanes[item.plan.table.oid], item.error)
+                if lane := self._lanes.get(item.plan.table.oid):
+                    self._set_aside(lane, item.error)
 
     def _submit(self, batch: Batch) -> None:
-        lane = self._lanes[batch.plan.table.oid]
-        if lane.record.state is not State.FAILED:
+        lane = self._lanes.get(batch.plan.table.oid)  # None: it was set aside, and its name went to another table
+        if lane is not None and lane.record.state is not State.FAILED:
             lane.submit(batch)
 
     async def _bind(self, relation: Relation) -> None:
@@ -195,7 +198,7 @@ class Cdc:
         lane = self._lane_of(relation.oid)
         if lane is not None:
             lane.gate.see()
-        if lane is None or lane.gate.shut or lane.record.state is State.FAILED:
+        if lane is None or lane.gate.closed or lane.record.state is State.FAILED:
             self._decoder.unbind(relation.oid)
             return
         try:
@@ -209,7 +212,7 @@ class Cdc:
     def _decode(self, lane: Lane, relation: Relation) -> None:
         plan = lane.ahead
         source = tuple_source(relation, plan)
-        if lane.gate.shut:
+        if lane.gate.closed:
             self._decoder.unbind(relation.oid)
         else:
             self._decoder.bind(relation.oid, plan, source, plan.table.old_is_full, self._first(lane))
@@ -225,7 +228,10 @@ class Cdc:
 
     def take(self, lane: Lane) -> None:
         """Hand what is decoded to the lane."""
-        batch = self._decoder.take(lane.ahead.table.oid)
+        self._take(lane.ahead.table.oid)
+
+    def _take(self, oid: int) -> None:
+        batch = self._decoder.take(oid)
         if batch is not None:
             self._submit(batch)
 
@@ -248,7 +254,7 @@ class Cdc:
             return
         _version, xid = self._decoder.place
         for lane in {lane.record.oid: lane for oid in item.oids if (lane := self._lane_of(oid))}.values():
-            if lane.record.state is State.FAILED or lane.skipping or lane.gate.shut:
+            if lane.record.state is State.FAILED or lane.skipping or lane.gate.closed:
                 continue
             if item.version < self._first(lane):
                 continue
@@ -274,13 +280,13 @@ class Cdc:
         gap = max(SHORTEST_GAP_SECONDS, active / self._insert_cap)
         interval = max(self._settings.flush_interval, gap)
         for oid, (rows, _bytes, _floor) in pending.items():
-            lane = self._lanes[oid]
-            if lane.busy:
+            lane = self._lanes.get(oid)
+            if lane is not None and lane.busy:
                 continue
             due = now - self._first_seen.setdefault(oid, now) >= interval
-            if due or (quiet and lane.may_flush(rows, interval=interval, gap=gap)):
+            if lane is None or due or (quiet and lane.may_flush(rows, interval=interval, gap=gap)):
                 self._first_seen.pop(oid, None)
-                self.take(lane)
+                self._take(oid)
         self._looked_around = quiet
 
     def _patience(self) -> float:
@@ -291,15 +297,36 @@ class Cdc:
         return WAITING_SECONDS if self._looked_around else QUIET_SECONDS
 
     async def _room(self) -> None:
-        """Wait while more is on its way into ClickHouse than memory should hold."""
+        """Wait while more is on its way into ClickHouse than memory should hold. A table that is refused there for long makes room."""
         while not self._stop:
             for error in (self.error, *(lane.error for lane in self._lanes.values())):
                 if error:
                     raise error
-            if sum(lane.size for lane in self._lanes.values()) <= MOST_WAITING_BYTES:
+            lanes = self._lanes.values()
+            if sum(lane.size for lane in lanes if not lane.gate.withheld) <= MOST_WAITING_BYTES:
                 return
-            self._wake.clear()
-            await self._wake.wait()
+            withheld = sum(lane.size for lane in lanes if lane.gate.withheld)
+            for lane in lanes:
+                if self._is_in_the_way(lane) and withheld + lane.least <= MOST_WITHHELD_BYTES:
+                    self._leave_behind(lane)
+                    break
+            else:
+                await self._woken()
+
+    async def _woken(self) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._wake.wait()
+
+    def _is_in_the_way(self, lane: Lane) -> bool:
+        return lane.refused_seconds > REFUSED_SECONDS and not (lane.gate.closed or lane.skipping)
+
+    def _leave_behind(self, lane: Lane) -> None:
+        """The others go on; the slot keeps what this table has not got, and it is read again when ClickHouse takes its rows."""
+        self.take(lane)
+        self.unbind(lane)
+        lane.withhold()
 
     # Confirming
 
@@ -326,7 +353,7 @@ class Cdc:
     async def _drain(self, stream: Frames) -> None:
         """The end: what was read is written, saved and confirmed. A table that cannot be written keeps none from another connection."""
         for oid in list(self._decoder.pending):
-            self.take(self._lanes[oid])
+            self._take(oid)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS if self.leave() and not self._stop else None):
                 await asyncio.gather(*(lane.drained() for lane in self._lanes.values()))

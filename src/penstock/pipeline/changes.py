@@ -260,10 +260,12 @@ class Changes:
             lane, why = self._asked.pop()
             if not lane.skipping:
                 await self.again(lane, why)
-        for lane in self._due(self._gone):
+        for lane in self._due(
+            self._gone, unless=lambda lane: lane.gate.withheld
+        ):  # rows from before are to be read again
             self._stream.take(lane)  # rows from before
             lane.submit(failing(unpublished(lane.ahead.table), self._stream.position))
-        for lane in self._due(self._changed):
+        for lane in self._due(self._changed, unless=lambda lane: lane.gate.withheld):
             await self._caught(lane)
         for lane in self._due(self._settling, unless=lambda lane: lane.stepping):  # it is still to be set back
             self._unseen.add(lane.ahead.table.oid)  # it goes on under the name that it had

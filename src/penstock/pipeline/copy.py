@@ -376,5 +376,5 @@ class Copies:
 
     async def _try(self, function: Callable[[], T], lane: Lane, *, until: Callable[[], bool] = retry.never) -> T:
         result = await retry.for_ever(lambda: self._in_thread(function), self._stop, lane.report, until=until)
-        lane.trouble = ""
+        lane.untroubled()
         return result

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from penstock.batch import commit_of, shown_key
-from penstock.errors import PenstockError, TableError
+from penstock.errors import DestinationAwayError, DestinationUnavailableError, PenstockError, TableError
 from penstock.lsn import Lsn
 from penstock.observe.status import Rate
 from penstock.pipeline import failpoint, retry
@@ -93,6 +93,7 @@ class Lane:
         self.blind = False  # its copy waits for another connection
         self.error: Exception | None = None  # what the whole pipe must stop for
         self.trouble = ""  # what is being tried again
+        self._refused_at = 0.0  # since when ClickHouse, which is there, takes nothing for this table
         self._counted = dict(record.counters)  # when it was last saved
         self.changes = 0
         self.rate = Rate()
@@ -158,7 +159,7 @@ class Lane:
 
     def submit(self, batch: Batch | Step) -> None:
         """Queue a batch, or a step, behind those that wait."""
-        if self.gate.shut and not isinstance(batch, Step):
+        if self.gate.closed and not isinstance(batch, Step):
             return
         self._waiting.append(batch)
         self._flushed_at = time.monotonic()
@@ -172,6 +173,31 @@ class Lane:
         steps = [each for each in list(self._waiting)[1:] if isinstance(each, Step)]
         self._waiting = deque([*first, *steps])
         self._around.wake.set()
+
+    def withhold(self) -> None:
+        """Let what has to be written before anything else wait for ClickHouse; what is behind it is read again then."""
+        waiting = list(self._waiting)
+        kept = self._before_reading_again
+        self.gate.withhold(min((each.floor for each in waiting[len(kept) :]), default=None))
+        self._waiting = deque(kept)
+        log.warning("table is left behind", table=self.record.full_name, why=self.trouble)
+
+    @property
+    def least(self) -> int:
+        """Bytes that would wait if it were withheld."""
+        return sum(each.size for each in self._before_reading_again)
+
+    @property
+    def _before_reading_again(self) -> list[Batch | Step]:
+        """What is in flight, and all up to the last step: what is read again knows of the step already."""
+        waiting = list(self._waiting)
+        last = max((index for index, each in enumerate(waiting) if isinstance(each, Step)), default=0)
+        return waiting[: last + 1]
+
+    @property
+    def refused_seconds(self) -> float:
+        """For how long ClickHouse, which is there, has taken nothing for this table."""
+        return time.monotonic() - self._refused_at if self._refused_at else 0.0
 
     async def drained(self) -> None:
         """Wait until nothing waits or is in flight: the barrier before DDL. Raises what the pipe must stop for."""
@@ -208,7 +234,7 @@ class Lane:
         except TableError as error:
             await self.fail(error)
         else:
-            self.trouble = ""
+            self._accepted()
 
     async def _write(self, batch: Batch) -> None:
         if self.record.state is State.FAILED or self.gate.shut:
@@ -224,11 +250,16 @@ class Lane:
         except TableError as error:
             await self.fail(error)
             return
-        self.trouble = ""
+        self._accepted()
         self.changes += batch.rows
         self.rate.add(batch.rows, time.monotonic())
         self.count(batch)
         self._around.visible(batch.committed_at, batch.rows)
+
+    def _accepted(self) -> None:
+        self.untroubled()
+        if self.gate.withheld:
+            self.gate.release()
 
     async def _insert(self, batch: Batch) -> None:
         async with self._around.inserting:
@@ -276,6 +307,12 @@ class Lane:
         if error.message != self.trouble:
             log.warning("trying again", table=self.record.full_name, why=error.message, fix=error.hint)
         self.trouble = error.message
+        if isinstance(error, DestinationUnavailableError) and not isinstance(error, DestinationAwayError):
+            self._refused_at = self._refused_at or time.monotonic()
+
+    def untroubled(self) -> None:
+        """What was tried again has been done."""
+        self.trouble, self._refused_at = "", 0.0
 
     def say(self, note: str) -> None:
         """Remember what is waited for, and say it once."""
