@@ -125,7 +125,12 @@ def test_more_than_memory_holds_of_a_table_that_cannot_be_written(served: Case, 
         served.assert_equal("public.slow", "public.other")
     else:
         changes = served.query("select _operation, count(), uniqExact(id) from slow final group by all order by all")
-        assert changes == [["copy", "1", "1"], ["insert", "149994", "149994"], ["update", "12", "12"], ["delete", "1", "1"]]
+        assert changes == [
+            ["copy", "1", "1"],
+            ["insert", "149994", "149994"],
+            ["update", "12", "12"],
+            ["delete", "1", "1"],
+        ]
 
 
 @pytest.mark.slow

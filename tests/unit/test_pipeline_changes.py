@@ -14,6 +14,7 @@ from penstock.pipeline import retry
 from penstock.pipeline.changes import Changes
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.epochs import Epochs
+from penstock.pipeline.gate import Gate
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.lookout import Sight
 
@@ -87,7 +88,12 @@ def test_a_table_is_settled_once() -> None:
     means: Any = SimpleNamespace(pipe=SimpleNamespace(source=SimpleNamespace(publication="")), look=look)
     plan = plan_of("id int4")
     lane: Lane | Any = SimpleNamespace(
-        ahead=plan, skipping=True, stepping=False, reached=lambda _saved: False, submit=lambda _step: None
+        ahead=plan,
+        skipping=True,
+        stepping=False,
+        gate=Gate(lambda: 9, lambda: None, shut=False),
+        reached=lambda _saved: False,
+        submit=lambda _step: None,
     )
     naming: Any = None
     stream: Any = SimpleNamespace(position=Lsn(9), take=lambda _lane: None)

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+def _is_left_behind(lane: Lane) -> bool:
+    """Rows from before are to be read again."""
+    return lane.gate.withheld
+
+
 class Changes:
     """What happens to the definitions of a pipe's tables."""
 
@@ -260,12 +265,10 @@ class Changes:
             lane, why = self._asked.pop()
             if not lane.skipping:
                 await self.again(lane, why)
-        for lane in self._due(
-            self._gone, unless=lambda lane: lane.gate.withheld
-        ):  # rows from before are to be read again
+        for lane in self._due(self._gone):
             self._stream.take(lane)  # rows from before
             lane.submit(failing(unpublished(lane.ahead.table), self._stream.position))
-        for lane in self._due(self._changed, unless=lambda lane: lane.gate.withheld):
+        for lane in self._due(self._changed):
             await self._caught(lane)
         for lane in self._due(self._settling, unless=lambda lane: lane.stepping):  # it is still to be set back
             self._unseen.add(lane.ahead.table.oid)  # it goes on under the name that it had
@@ -275,7 +278,7 @@ class Changes:
             if lane.reached(saved) and not (lane.finishing or lane.skipping or lane.stepping):
                 self._renewal.end(lane)
 
-    def _due(self, waiting: dict[int, Lsn], *, unless: Callable[[Lane], bool] = lambda _: False) -> list[Lane]:
+    def _due(self, waiting: dict[int, Lsn], *, unless: Callable[[Lane], bool] = _is_left_behind) -> list[Lane]:
         position, lanes = self._stream.position, self._lanes
         due = [oid for oid, goal in waiting.items() if goal <= position and not (oid in lanes and unless(lanes[oid]))]
         for oid in due:
