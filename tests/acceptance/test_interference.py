@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import conninfo, pq
+from tests.acceptance.test_again import held_up
 from tests.fix_pipe import QUICK, Case
 from tests.load import TABLES, load, make_tables
 
@@ -182,6 +183,23 @@ def test_a_table_is_dropped_while_it_is_copied(embedded: Case) -> None:
         embedded.wait_until(lambda: "table set aside" in embedded.log(), "the table is set aside")
     assert re.search(r"table set aside.* table=public\.t .*dropped", embedded.log())
     assert "Traceback" not in embedded.log()
+
+
+def test_a_table_is_dropped_before_an_update_is_complete(served: Case) -> None:
+    """The left-out value has to be read again, which cannot be done any more: the row stays as it was."""
+    served.database.execute(
+        *TWO, "alter table t add n int, alter v set storage external", "insert into t values (1, repeat('x', 9000))"
+    )
+    served.define(tables='include = ["public.t"]', settings=f"{QUICK}\nmax_batch_rows = 1")
+    served.once(failpoint="after a copy part", expect=-9)
+    served.database.execute("insert into t values (2)", "update t set n = 1 where id = 1")
+    with served.running(expect=1):
+        with held_up(served, "t"):
+            served.wait_until(lambda: "trying again" in served.log(), "the row before it waits")
+            served.database.execute("drop table t")
+        served.wait_until(lambda: "table set aside" in served.log(), "the table is set aside")
+    assert re.search(r"table set aside.* table=public\.t .*dropped", served.log())
+    assert served.query("select id, length(v) from t_current order by id") == [["1", "9000"], ["2", None]]
 
 
 @pytest.mark.slow

@@ -69,6 +69,18 @@ def test_killed(served: Case, place: str, statements: tuple[str, ...]) -> None:
     assert left == [["t"], ["t_current"]]
 
 
+@pytest.mark.pg("== 15")
+def test_killed_while_the_first_table_is_made(served: Case) -> None:
+    """Its table goes, and another one comes under its name: the one in the destination is ours, though its id is not known yet."""
+    served.database.execute(*TABLE)
+    served.define()
+    served.once(failpoint="after a table", expect=KILLED)
+    assert served.query("select name from system.tables where database = 'shop'") == [["t"]]
+    served.database.execute(*MADE_AGAIN)
+    served.once()
+    served.assert_equal("public.t")
+
+
 @pytest.mark.slow
 @pytest.mark.pg("== 15")
 @pytest.mark.parametrize("then", ["is left out", "is dropped with its pipe"])

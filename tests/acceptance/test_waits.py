@@ -163,6 +163,23 @@ def test_a_table_that_was_left_behind_is_dropped(served: Case) -> None:
         served.wait_for("select count() from slow where id = 5", 1)
 
 
+@pytest.mark.slow
+def test_a_table_that_is_altered_while_its_copy_cannot_be_written(served: Case) -> None:
+    """The copy leaves no transaction open at the source for long."""
+    served.database.execute(
+        "create table slow (id int primary key)", "insert into slow select generate_series(1, 200000)"
+    )
+    served.define(settings=f"{QUICK}\nmax_batch_rows = 5000")
+    served.once(failpoint="within a copy part", expect=-9)
+    with served.running():
+        with held_up(served, "slow"):
+            served.wait_until(lambda: "trying again" in served.log(), "the copy is refused")
+            served.database.execute("set lock_timeout = '30s'; alter table slow add v text default 'x'")
+        streaming(served)
+    served.once()
+    served.assert_equal("public.slow")
+
+
 def test_a_new_connection_while_a_table_cannot_be_written(served: Case) -> None:
     """The log needs one when its copy has its snapshot."""
     with_slow(served, "create table log (id int)", "alter table log replica identity full")

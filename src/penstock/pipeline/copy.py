@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,6 +40,7 @@ T = TypeVar("T")
 
 ORDINALS_A_PART = 1 << 32
 DRAINED_SECONDS = 0.05
+REFUSED_SECONDS = 10.0  # then a part is read again later: its transaction would hold up the source's VACUUM, and its lock an ALTER TABLE
 
 
 class TableRewrittenError(PenstockError):
@@ -330,7 +332,8 @@ class Copies:
             return
         if lane.record.base:
             batch.stamp(lane.record.base)
-        retry.for_ever_in_thread(lambda: self._target.insert(batch), self._stop, lane.report)
+        seconds = math.inf if lane.plan.at_seam else REFUSED_SECONDS
+        retry.in_thread(lambda: self._target.insert(batch), self._stop, lane.report, seconds=seconds)
         failpoint.reached("within a copy part")
         lane.copied(batch)
         part.rows += batch.rows

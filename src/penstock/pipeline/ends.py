@@ -15,6 +15,7 @@ from penstock.pipeline.alteration import constants, perform
 from penstock.pipeline.complete import complete
 from penstock.pipeline.copy import TableRewrittenError
 from penstock.pipeline.enlist import is_mended, require_free
+from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.versions import key_numbers
 from penstock.postgres import catalog, copy, publication, slot
 from penstock.spill import Spill
@@ -136,7 +137,10 @@ class SourceEnd:
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
     ) -> tuple[Mapping[Identity, copy.Row], Lsn]:
-        """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that."""
+        """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that.
+
+        Raises SchemaConflictError when the table was dropped: its rows stay as they were, and do not count as deleted.
+        """
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
                 _wait_until_visible(connection, xid)
@@ -271,7 +275,7 @@ def _today(
     """The table and its columns as they are called by now; an empty name for a column that is gone, None for a table without its key."""
     now = catalog.look(connection, {table.oid}, publication_name).get(table.oid)
     if now is None:
-        return None, []
+        raise unpublished(table)
     called = {column.number: column.name for column in now.columns}
     if [called.get(each) for each in key_numbers(table)] != list(now.key):
         return None, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import structlog
 
 from penstock.clickhouse import alter, ddl, fit
 from penstock.errors import ConfigError, SchemaConflictError, TableError
+from penstock.pipeline import failpoint
 from penstock.pipeline.alteration import Alteration, Ways, keep, perform, with_types_of
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.evolve import change, fingerprint
@@ -50,8 +52,20 @@ def first(pipe: Pipe, store: Store, client: Client, plan: Plan) -> tuple[Plan, T
 def _make_own(client: Client, database: str, plan: Plan, record: TableRecord) -> None:
     """Make the record's table, or take one that is empty. Raises TargetConflictError."""
     ddl.ensure_table(client, database, plan)
+    failpoint.reached("after a table")
     ddl.ensure_empty(client, database, plan)
     record.target_id = fit.identity(client, database, plan.target)
+
+
+def claim(pipe: Pipe, store: Store, client: Client, record: TableRecord, server: Capabilities) -> None:
+    """A crash kept the record from knowing its table's id: one that is empty, and as it was made, gives its name up with its source."""
+    if record.target_id or record.building or not record.table or record.state is not State.WAITING:
+        return
+    with contextlib.suppress(TableError, ConfigError):  # it is somebody else's
+        plan = replace(_compiled(pipe, from_json(record.table), server), target=record.target)
+        if fit.table_exists(client, pipe.database, plan.target):
+            _make_own(client, pipe.database, plan, record)
+            store.save_table(pipe.name, record)
 
 
 def enlist(

@@ -19,6 +19,7 @@ OF_ROWS = (
     "after a copy part",
 )
 OF_DEFINITIONS = (
+    "after a table",
     "before an alteration",
     "after an alteration",
     "after set back",

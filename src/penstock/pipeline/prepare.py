@@ -19,7 +19,7 @@ from penstock.lsn import Lsn
 from penstock.pipeline import failover
 from penstock.pipeline.alteration import let_merge
 from penstock.pipeline.checkpoint import LEFT_OUT, PipeRecord, TableRecord
-from penstock.pipeline.enlist import first, go_on
+from penstock.pipeline.enlist import claim, first, go_on
 from penstock.pipeline.epochs import Epochs
 from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.lifecycle import State
@@ -187,6 +187,8 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     dropped = _dropped(pipe, connection, left, server)
     tables += [go_on(pipe, store, client, each, server) for each in dropped]
     left = [record for record in left if record.oid not in {each.oid for _, each in dropped}]
+    for each in left:
+        claim(pipe, store, client, each, server)
     _leave_out(pipe, store, left)
     if owned and left:
         # a table of its own may have become a partition, and on 12 that stands in the publication itself

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from penstock.errors import PenstockError, Retry
 
@@ -90,10 +98,13 @@ async def for_ever(
     )(once)
 
 
-def for_ever_in_thread(attempt: Callable[[], T], stop: Stop, report: Callable[[PenstockError], None]) -> T:
-    """The same in a thread."""
+def in_thread(
+    attempt: Callable[[], T], stop: Stop, report: Callable[[PenstockError], None], *, seconds: float = math.inf
+) -> T:
+    """The same in a thread, for so long."""
     return Retrying(
         wait=_WAIT,
+        stop=stop_after_delay(seconds),
         retry=retry_if_exception(helps),
         sleep=stop.sleep_in_thread,
         before_sleep=_reporter(report),
