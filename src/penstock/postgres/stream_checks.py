@@ -253,7 +253,7 @@ def synchronous(asked: Question) -> Iterator[Finding]:
 
 
 def _without_pipe(asked: Question, value: str) -> Fix:
-    """Providers run their standbys themselves; what they call a parameter's value on a command line has no quotes."""
+    """Providers run their standbys themselves: mostly nobody else may set it there (Azure shows it as read-only)."""
     if asked.provider.name != "generic":
         advice = said(
             "Set it to {value}, where the provider lets you; otherwise ask the provider to.", value=value or "''"
