@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -256,6 +258,33 @@ def test_a_pipe_that_the_source_takes_for_a_standby(served: Case) -> None:
             admin.execute("select pg_reload_conf()")
             served.once()
             served.assert_equal("public.t")
+        finally:
+            admin.execute("alter system reset synchronous_standby_names")
+            admin.execute("select pg_reload_conf()")
+
+
+def test_a_commit_that_waits_for_the_pipe_that_waits_for_the_commit(served: Case) -> None:
+    """The log leads to the check, and what the check prints ends it."""
+    served.database.execute("create table t (id int primary key)", "insert into t values (1)")
+    served.define(settings=QUICK)
+    with served.database.connect() as admin, served.database.connect() as writer, ThreadPoolExecutor(1) as pool:
+        admin.execute("set synchronous_commit = local")
+        try:
+            admin.execute("""alter system set synchronous_standby_names = 'FIRST 1 ("Penstock SHOP")'""")
+            admin.execute("select pg_reload_conf()")
+            with served.running():
+                streaming(served)
+                written = pool.submit(writer.execute, "insert into t values (2)")
+                served.wait_until(lambda: "penstock check says whether" in served.log(), "the log tells")
+                done = served.penstock("check", str(served.file), "--json")
+                assert done.returncode == 3, done.stderr
+                (found,) = [each for each in json.loads(done.stdout) if each["check"] == "synchronous_standby_names"]
+                assert (found["severity"], written.done()) == ("blocking", False)
+                for statement in found["fix"]["sql"]:
+                    admin.execute(statement)
+                written.result(20)
+                served.wait_for("select count() from t_current", 2)
+                assert served.penstock("check", str(served.file)).returncode == 0
         finally:
             admin.execute("alter system reset synchronous_standby_names")
             admin.execute("select pg_reload_conf()")

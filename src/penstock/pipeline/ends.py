@@ -263,8 +263,8 @@ def _wait_until_visible(connection: Connection, xid: int) -> None:
         if time.monotonic() > ends_at:
             raise SourceUnavailableError(
                 f"transaction {xid} is in the stream, and the source does not show it yet: its commit waits for a synchronous standby",
-                hint="See which one is missing: pg_stat_replication against synchronous_standby_names, which must not name the pipe. "
-                "Penstock tries again.",
+                hint="penstock check says whether it waits for the pipe itself. Otherwise see in pg_stat_replication which standby of "
+                "synchronous_standby_names is missing. Penstock tries again.",
             )
         time.sleep(VISIBLE_POLL_SECONDS)
 

@@ -140,6 +140,21 @@ select h.schema_name::text as schema, h.table_name::text as name from _timescale
 -- name: relation_exists
 select pg_catalog.to_regclass(%(name)s) is not null as found
 
+-- name: synchronous
+-- Whom commits wait for. The name is that of this session, which the pipe's sender has too, as the server keeps it; the state of the
+-- sender is shown to pg_read_all_stats only. Senders without a database: standbys, and what stores WAL; backups come and go.
+select current_setting('synchronous_standby_names') as names,
+       current_setting('application_name') as pipe,
+       (select r.sync_state
+        from pg_catalog.pg_replication_slots s
+        join pg_catalog.pg_stat_replication r on r.pid = s.active_pid
+        where s.slot_name = %(slot)s) as state,
+       array(select r.application_name
+             from pg_catalog.pg_stat_replication r
+             join pg_catalog.pg_stat_activity a on a.pid = r.pid and a.datid is null
+             where r.application_name not in ('', 'pg_basebackup')
+             order by 1) as followers
+
 -- name: standbys
 -- The physical slots that somebody uses, and senders without a database: servers that follow this one.
 select array(select s.slot_name::text from pg_catalog.pg_replication_slots s where s.slot_type = 'physical' and s.active order by 1) as slots,

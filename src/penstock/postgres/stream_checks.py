@@ -1,8 +1,12 @@
-"""What is asked about publication, slot and WAL before a pipe runs; part of ``checks.CHECKS``."""
+"""What is asked about publication and slot, and who waits for the stream, before a pipe runs; part of ``checks.CHECKS``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from psycopg import sql
 
 from penstock.finding import Finding, Fix, Severity
 from penstock.language import said
@@ -11,7 +15,7 @@ from penstock.postgres.question import listed, quoted
 from penstock.postgres.slot import PLUGIN, slot_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from penstock.postgres.question import Question
     from penstock.postgres.slot import SlotState
@@ -172,4 +176,97 @@ def _useless(asked: Question, state: SlotState) -> tuple[str, Fix]:
     return "", Fix()
 
 
-CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (publication, slot)
+# Who waits for the stream
+
+_EVERYBODY = "*"
+_METHOD = re.compile(r"\s*(?:(first|any)\s+)?(\d+)\s*\(", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r'"((?:[^"]|"")*)"|([^\s,()"]+)', re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """What ``synchronous_standby_names`` says, which PostgreSQL has found valid (its syncrep_scanner.l and syncrep_gram.y)."""
+
+    method: str  # FIRST: the first of those that are connected; ANY: whichever answer
+    count: int
+    names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        method = _METHOD.match(text)
+        found = _NAME.finditer(text, method.end() if method else 0)
+        names = tuple(each[2] if each[1] is None else each[1].replace('""', '"') for each in found)
+        return cls(((method and method[1]) or "FIRST").upper(), int(method[2]) if method else 1, names)
+
+    def match(self, pipe: str) -> int | None:
+        """The place of the first name that is the pipe's."""
+        return next((place for place, name in enumerate(self.names) if name == _EVERYBODY or _same(name, pipe)), None)
+
+    def before(self, place: int) -> tuple[str, ...]:
+        """Those whose answers count for more than that of the one at this place, or as much."""
+        return self.names[: place + 1] if self.method == "FIRST" else self.names
+
+    def naming(self, names: Sequence[str]) -> str:
+        """The same with these names, none of which is repeated; no more are waited for than there are."""
+        listing = ", ".join(dict.fromkeys(quoted(name) for name in names))
+        return f"{self.method} {min(self.count, len(names))} ({listing})" if names else ""
+
+
+def _same(one: str, other: str) -> bool:
+    """As PostgreSQL compares them: it knows upper case of ASCII only."""
+    return one.encode("utf-8", "replace").lower() == other.encode("utf-8", "replace").lower()
+
+
+def _others(names: Sequence[str], pipe: str, followers: Sequence[str]) -> list[str]:
+    """The names without the pipe's, and with those that follow the server in place of the asterisk."""
+    plain = [name for name in names if name != _EVERYBODY and not _same(name, pipe)]
+    more = [name for name in followers if not any(_same(name, each) for each in plain)]
+    return plain + (more if _EVERYBODY in names else [])
+
+
+def synchronous(asked: Question) -> Iterator[Finding]:
+    """Whether commits wait for the pipe, as for a standby. Nobody waits for those that a standby sends to."""
+    if asked.server.in_recovery:
+        return
+    (row,) = asked.fetch("synchronous", slot=asked.pipe.slot)
+    awaited = _Awaited.read(row.names)
+    place = awaited.match(row.pipe)
+    if place is None:
+        return
+    enough = len(_others(awaited.before(place), row.pipe, row.followers)) >= awaited.count
+    spared = {"sync": False, "potential": True}.get(row.state, enough)
+    name = awaited.names[place]
+    yield Finding(
+        "synchronous_standby_names",
+        Severity.WARNING if spared else Severity.BLOCKING,
+        "synchronous_standby_names",
+        said("{name} in it matches the pipe: commits wait for the pipe when a standby is missing", name=quoted(name))
+        if spared
+        else said("{name} in it matches the pipe: every commit waits for the pipe", name=quoted(name)),
+        said(
+            "Unless its synchronous_commit is off or local, a commit then waits until ClickHouse has its rows, and hangs while the pipe "
+            "stands still; the pipe in turn waits for commits that it has to see first."
+        ),
+        _without_pipe(asked, awaited.naming(_others(awaited.names, row.pipe, row.followers)))
+        + Fix(advice=_completed(everybody=_EVERYBODY in awaited.names)),
+    )
+
+
+def _without_pipe(asked: Question, value: str) -> Fix:
+    """Providers run their standbys themselves: mostly nobody else may set it there (Azure shows it as read-only)."""
+    if asked.provider.name != "generic":
+        advice = said(
+            "Set it to {value}, where the provider lets you; otherwise ask the provider to.", value=value or "''"
+        )
+        return Fix(advice=advice)
+    statement = sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {};").format(sql.Literal(value))
+    return Fix(sql=(statement.as_string(asked.connection), "SELECT pg_reload_conf();"))
+
+
+def _completed(*, everybody: bool) -> str:
+    elsewhere = said("Where a tool for high availability sets it, change it there.")
+    away = said("Only the standbys that follow now are named: add those that are away.")
+    return f"{away} {elsewhere}" if everybody else elsewhere
+
+
+CHECKS: tuple[Callable[[Question], Iterator[Finding]], ...] = (publication, slot, synchronous)
