@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,3 +192,26 @@ def test_a_table_that_has_become_a_partition(served: Case) -> None:
         served.database.execute(f"insert into t values ({number})")
         served.once()
     served.assert_equal("public.t")
+
+
+@pytest.mark.pg("== 12")
+def test_a_partition_that_somebody_keeps_locked(served: Case) -> None:
+    """12 publishes each of them: its table waits, and no other."""
+    served.database.execute(*PARTED, "create table u (id int primary key)")
+    served.define(settings=QUICK)
+    with served.running() as process, served.database.connect(application_name="slowpoke") as other:
+        streaming(served, 2)
+        other.execute("begin; create table t3 partition of t for values from (200) to (300)")
+        other.execute("insert into t values (200, 'new'); commit and chain; lock table t3 in share mode")
+        said = rf"waits for the lock of public\.t3: PID {other.info.backend_pid} \(.*slowpoke"
+        served.wait_until(lambda: re.search(said, served.log()) is not None, "it is said")
+        served.database.execute("insert into u values (1)")
+        served.wait_for("select count() from u_current", 1, seconds=20)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(4) == 0, served.log()[-3000:]
+        with served.running():
+            served.database.execute("insert into u values (2)")
+            served.wait_for("select count() from u_current", 2, seconds=20)
+            other.execute("commit")
+            served.database.execute("insert into t values (201, 'newer')")
+            equal(served)

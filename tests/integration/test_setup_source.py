@@ -83,6 +83,19 @@ def left(answer: dict[str, Any]) -> dict[tuple[str, str], str]:
     return {key: value for key, value in states(answer).items() if value != "right"}
 
 
+def test_a_table_that_is_locked_when_it_is_to_be_published(shop: Case, database: Database) -> None:
+    with database.connect(application_name="slowpoke") as other:
+        other.execute("begin; lock table public.customers in exclusive mode")
+        refused = setup(shop, "--apply", expect=1)
+        waits = f"waits for the lock of public.customers: PID {other.info.backend_pid} "
+        assert waits in refused["error"]
+        assert "slowpoke" in refused["error"]
+        assert "when that session has ended" in refused["hint"]
+        other.execute("commit")
+        assert left(setup(shop, "--apply")) == {("definition", "shop"): "by hand"}
+    assert len(setup(shop, "--undo")["taken_back"]) == 8
+
+
 def test_plan_apply_run_undo(shop: Case, database: Database) -> None:
     before = state(database)
     assert states(setup(shop)) == {

@@ -13,6 +13,7 @@ from penstock.pipeline import retry
 from penstock.pipeline.enlist import enlist
 from penstock.pipeline.lane import Lane
 from penstock.pipeline.lifecycle import State
+from penstock.postgres.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 T = TypeVar("T")
 POLL_SECONDS = 0.05
+TURN_SECONDS = 2.0  # so long others have their turn at a table's lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Arrivals:
         stop: retry.Stop,
         *,
         enrolment: Enrolment,
-        say: Callable[[str], None],
+        voice: Callable[[], Callable[[str], None]],
         report: Callable[[PenstockError], None],
     ) -> None:
         self._pipe = pipe
@@ -97,9 +99,12 @@ class Arrivals:
         self._told: set[int] = set()  # tables that are not taken in, which was said
         self._taken: set[int] = set()
         self._later: set[int] = set()  # their names are promised to them
-        self._say = say
+        self._say = voice()
+        self._waiting = Waiting(voice(), lambda: bool(stop))
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unpublished: list[Lane] = []
+        self._publishing = asyncio.Lock()
         self._fencing = asyncio.Lock()
         self._asked = self._fenced = 0  # fences
         self._copies: Copies
@@ -152,26 +157,52 @@ class Arrivals:
         for lane in lanes:
             log.info("table is new", table=lane.record.full_name, target=lane.record.target)
         if self._owned:
-            lanes = await self._published(lanes)
-        if lanes:
+            await self._publish(lanes)
+        elif lanes:
             await self._arrive(lanes, blind=True)
 
-    async def _published(self, lanes: list[Lane]) -> list[Lane]:
-        """Those that could be published: only an owner may."""
+    def publish(self, lanes: Iterable[Lane]) -> None:
+        """Take in tables that could not be published before."""
+        self._run(self._publish(lanes))
+
+    async def _publish(self, lanes: Iterable[Lane]) -> None:
+        """One at a time, for all who are to be published by then: what somebody keeps locked would hold up the next."""
+        self._unpublished += lanes
+        async with self._publishing:
+            wanted, self._unpublished = self._unpublished, []
+            published, locked = await self._published(wanted)
+            self._unpublished += locked
+            if not self._unpublished:
+                self._waiting.report("")
+        if locked:
+            self._run(self._publish_later())
+        if arrived := [lane for lane in published if lane.record.state is State.WAITING]:
+            await self._arrive(arrived, blind=True)
+
+    async def _publish_later(self) -> None:
+        await self._stop.sleep(TURN_SECONDS)
+        await self._publish(())
+
+    async def _published(self, lanes: list[Lane]) -> tuple[list[Lane], list[Lane]]:
+        """Those that could be published, where only an owner may; and those that somebody keeps locked."""
         if not lanes:
-            return []
+            return [], []
+        oids = {lane.record.oid for lane in lanes}
         try:
-            await self._try(lambda: self._source.publish({lane.record.oid for lane in lanes}, self._pipe))
+            locked = await self._try(lambda: self._source.publish(oids, self._pipe, self._waiting))
         except SourceRefusedError as error:
             if len(lanes) == 1:
                 await self._enrolment.give_up(lanes[0], error)
-                return []
-            return [each for lane in lanes for each in await self._published([lane])]
-        return lanes
+                return [], []
+            each = [await self._published([lane]) for lane in lanes]
+            return [lane for lanes, _ in each for lane in lanes], [lane for _, lanes in each for lane in lanes]
+        return [lane for lane in lanes if lane.record.oid not in locked], [
+            lane for lane in lanes if lane.record.oid in locked
+        ]
 
     async def _enrol(self, oid: int) -> Lane | None:
         """None also where its name has still to be given up."""
-        table = await self._try(lambda: self._source.look(oid))
+        table = await self._try(lambda: self._source.look(oid, waiting=self._waiting))
         if table is None:
             return None
         target = self._pipe.tables.target_of(table.schema, table.name)

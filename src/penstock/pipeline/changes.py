@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import DestinationUnavailableError, TableError
+from penstock.errors import DestinationUnavailableError, SourceUnavailableError, TableError
 from penstock.pipeline import failpoint, retry
 from penstock.pipeline.alteration import Alteration, keep, with_types_of
 from penstock.pipeline.evolve import change, fits, refused, unpublished
@@ -24,6 +24,7 @@ from penstock.pipeline.lifecycle import State
 from penstock.pipeline.renewal import Renewal, failing, listing
 from penstock.pipeline.versions import called, definition, is_like, is_part, loosened, same_columns, version_at
 from penstock.plan import Shape
+from penstock.postgres.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -185,11 +186,18 @@ class Changes:
         copies, lane.finishing = self._means.copies, False
         copied = lane.record.state is State.STREAMING
         if todo.attached:
-            await asyncio.to_thread(self._means.source.publish, {plan.table.oid}, self._means.pipe)
+            await self._publish(lane, plan.table.oid)
         if todo.attached and copied and not todo.reread:
             await copies.plan(plan, todo.attached)
         else:
             await copies.forget(lane)
+
+    async def _publish(self, lane: Lane, oid: int) -> None:
+        """The whole of a partitioned table. Raises SourceUnavailableError, having said it, where somebody keeps a partition locked."""
+        means = self._means
+        waiting = Waiting(lane.say, lambda: bool(means.stop))
+        if await asyncio.to_thread(means.source.publish, {oid}, means.pipe, waiting):
+            raise SourceUnavailableError(lane.trouble, hint="Penstock tries again.")
 
     def rebase(self, lane: Lane, saved: Lsn) -> None:
         """Before ``saved`` the stream may lack changes of some partitions: rows that are copied now are at least as new."""

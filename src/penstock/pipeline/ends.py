@@ -18,6 +18,7 @@ from penstock.pipeline.enlist import is_mended, require_free
 from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.versions import key_numbers
 from penstock.postgres import catalog, copy, publication, slot
+from penstock.postgres.waiting import ALONE, Waiting, told
 from penstock.spill import Spill
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class SourceEnd:
         with self.connector.connect() as connection:
             slot.fence(connection, report, poll_seconds=FENCE_POLL_SECONDS, stopped=stopped)
 
-    def look(self, oid: int, xid: int = 0) -> Table | None:
+    def look(self, oid: int, xid: int = 0, *, waiting: Waiting = ALONE) -> Table | None:
         """The table as the catalog has it once the transaction ``xid`` is visible; None when it is gone."""
-        with self.connector.connect() as connection:
+        with self.connector.connect() as connection, told(connection, "looking at a table", waiting):
             _wait_until_visible(connection, xid)
             return catalog.look(connection, {oid}, self._publication).get(oid)
 
@@ -74,13 +75,13 @@ class SourceEnd:
         with self.connector.connect() as connection:
             return publication.listed(connection, self._publication)
 
-    def publish(self, oids: set[int], pipe: Pipe) -> None:
-        """See that the pipe's publication has these tables, if it is ours."""
+    def publish(self, oids: set[int], pipe: Pipe, waiting: Waiting) -> set[int]:
+        """See that the pipe's publication has these tables, if it is ours; returns those that somebody keeps locked."""
         if pipe.source.publication:
-            return
-        with self.connector.connect() as connection:
+            return set()
+        with self.connector.connect() as connection, told(connection, "publishing", waiting):
             tables = list(catalog.look(connection, oids).values())
-            publication.ensure_publication(connection, pipe.publication, tables, owned=True)
+            return publication.publish(connection, pipe.publication, tables, owned=True, waiting=waiting)
 
     def defaults(self, table: Table, columns: Mapping[int, str]) -> dict[str, str] | None:
         """What rows that are older than these columns show for them, as text; None when that is not known any more."""

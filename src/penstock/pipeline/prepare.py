@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,25 +16,25 @@ from penstock.clickhouse import capabilities, ddl
 from penstock.errors import ConfigError, NotYetError, SlotError, TableError
 from penstock.language import phrase
 from penstock.lsn import Lsn
-from penstock.pipeline import failover
+from penstock.pipeline import failover, publishing
 from penstock.pipeline.alteration import let_merge
 from penstock.pipeline.checkpoint import LEFT_OUT, PipeRecord, TableRecord
 from penstock.pipeline.enlist import claim, first, go_on
 from penstock.pipeline.epochs import Epochs
-from penstock.pipeline.evolve import unpublished
 from penstock.pipeline.lifecycle import State
 from penstock.pipeline.older import as_stored, narrower
 from penstock.pipeline.versions import from_json
 from penstock.plan import Plan, Shape, compile_plan
-from penstock.postgres import catalog, publication, slot
+from penstock.postgres import catalog, slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from penstock.clickhouse.client import Client
     from penstock.config import Pipe
     from penstock.pipeline.checkpoint import Store
     from penstock.postgres.connection import Connection
+    from penstock.postgres.waiting import Waiting
     from penstock.table import Table
     from penstock.typemap import Capabilities
 
@@ -53,6 +53,7 @@ class Prepared:
     fresh_slot: bool  # made just now, after the publication
     server: Capabilities
     seen: Lsn  # the source's position behind all that the catalog said
+    unpublished: frozenset[int]  # tables, by oid, that are published while the pipe runs
 
 
 def refuse_not_yet(pipe: Pipe) -> None:
@@ -143,14 +144,6 @@ def _refuse_clashes(plans: Sequence[Plan], *, views: bool) -> None:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How a long wait is told, and when it is to end."""
-
-    report: Callable[[str], None]
-    stopped: Callable[[], bool]
-
-
 def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, waiting: Waiting) -> Prepared:
     """Bring both ends into the state in which the stream can begin. Raises what the operator must mend.
 
@@ -182,7 +175,6 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
             tables.append(go_on(pipe, store, client, (plan, seen), server))
     for finding in narrower(pipe, [plan for plan, _ in tables], server):
         log.info("narrower types", server=server.version, what=finding.problem, fix=finding.fix.advice)
-    owned = not pipe.source.publication
     left = [record for oid, record in known.items() if oid not in {plan.table.oid for plan in plans}]
     dropped = _dropped(pipe, connection, left, server)
     tables += [go_on(pipe, store, client, each, server) for each in dropped]
@@ -190,14 +182,14 @@ def prepare(pipe: Pipe, store: Store, connection: Connection, client: Client, wa
     for each in left:
         claim(pipe, store, client, each, server)
     _leave_out(pipe, store, left)
-    if owned and left:
-        # a table of its own may have become a partition, and on 12 that stands in the publication itself
-        partitions = {leaf.oid for plan in plans for leaf in plan.table.leaves}
-        publication.withdraw(connection, pipe.publication, {record.oid for record in left} - partitions)
-    _set_aside_unpublished(pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known])
-    slot.ensure_publication(connection, pipe.publication, [plan.table for plan in plans], owned=owned)
+    publishing.withdraw(pipe, connection, left, plans, waiting)
+    publishing.set_aside_unpublished(
+        pipe, store, connection, [(plan.table, known[plan.table.oid]) for plan in plans if known]
+    )
+    records = {record.oid: record for _, record in tables}
+    unpublished = publishing.publish(pipe, store, connection, (plans, records), waiting)
     record, fresh = _pipe_record(pipe, store, connection, waiting)
-    return Prepared(record, tuple(tables), tuple(refused), fresh, server, slot.insert_lsn(connection))
+    return Prepared(record, tuple(tables), tuple(refused), fresh, server, slot.insert_lsn(connection), unpublished)
 
 
 def _dropped(
@@ -224,34 +216,6 @@ def _leave_out(pipe: Pipe, store: Store, left: Sequence[TableRecord]) -> None:
             record.hint = LEFT_OUT
             store.save_table(pipe.name, record)
             log.info("table left out", table=record.full_name, target=record.target)
-
-
-def _set_aside_unpublished(
-    pipe: Pipe, store: Store, connection: Connection, tables: Sequence[tuple[Table, TableRecord]]
-) -> None:
-    """What the publication did not send while the pipe did not look is missing; putting it back in would hide that.
-
-    Partitions that are new do not count where the publication is ours: they are published now, and copied.
-    """
-    copied = {
-        table.oid: (table if pipe.source.publication else _as_known(table, record), record)
-        for table, record in tables
-        if record.state not in (State.WAITING, State.FAILED)
-    }
-    if not copied:
-        return
-    for table in publication.missing(connection, pipe.publication, [table for table, _ in copied.values()]):
-        record = copied[table.oid][1]
-        record.fail(unpublished(table))
-        store.save_table(pipe.name, record)
-
-
-def _as_known(table: Table, record: TableRecord) -> Table:
-    """The table with those of its partitions that the record knows."""
-    if not record.table:
-        return table
-    known = {leaf.oid for leaf in from_json(record.table).leaves}
-    return replace(table, leaves=tuple(leaf for leaf in table.leaves if leaf.oid in known))
 
 
 def _pipe_record(pipe: Pipe, store: Store, connection: Connection, waiting: Waiting) -> tuple[PipeRecord, bool]:

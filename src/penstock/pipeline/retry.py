@@ -94,7 +94,7 @@ async def for_ever(
             await stop.sleep(min(left, POLL_SECONDS))
 
     return await AsyncRetrying(
-        wait=_WAIT, retry=retry_if_exception(helps), sleep=sleep, before_sleep=_reporter(report), reraise=True
+        wait=_WAIT, retry=retry_if_exception(helps), sleep=sleep, before_sleep=_reporter(report, stop), reraise=True
     )(once)
 
 
@@ -107,15 +107,15 @@ def in_thread(
         stop=stop_after_delay(seconds),
         retry=retry_if_exception(helps),
         sleep=stop.sleep_in_thread,
-        before_sleep=_reporter(report),
+        before_sleep=_reporter(report, stop),
         reraise=True,
     )(attempt)
 
 
-def _reporter(report: Callable[[PenstockError], None]) -> Callable[[RetryCallState], None]:
+def _reporter(report: Callable[[PenstockError], None], stop: Stop) -> Callable[[RetryCallState], None]:
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, PenstockError):
+        if isinstance(error, PenstockError) and not stop:
             report(error)
 
     return say

@@ -51,7 +51,7 @@ CAP_EMBEDDED, CAP_SERVER = 100, 200  # inserts a second
 class Telling:
     """Who is told what."""
 
-    say: Callable[[str], None]  # what the pipe waits for; empty: nothing any more
+    voice: Callable[[], Callable[[str], None]]  # for one who may wait: to say what for; empty: for nothing any more
     report: Callable[[PenstockError], None]  # what is being tried again
     lost: Callable[[PenstockError], None]  # likewise: the stream
     opened: Callable[[], None]  # the stream is there
@@ -95,7 +95,7 @@ class Round:
         self._copies = Copies(pipe.name, source, destination, store=store, settings=settings, epochs=epochs, stop=stop)
         naming = Naming(pipe.name, store, self._lanes, source, destination)
         enrolment = Enrolment(pipe, store, prepared.server, self._lanes, around, destination, self._refused, naming)
-        self._arrivals = Arrivals(pipe, source, stop, enrolment=enrolment, say=telling.say, report=telling.report)
+        self._arrivals = Arrivals(pipe, source, stop, enrolment=enrolment, voice=telling.voice, report=telling.report)
         means = Means(
             pipe,
             source,
@@ -118,7 +118,7 @@ class Round:
             stop=stop,
             wake=self._wake,
         )
-        self._lookout = Lookout(source.connector, prepared.record, self._lanes, self._cdc, self._heard, telling.say)
+        self._lookout = Lookout(source.connector, prepared.record, self._lanes, self._cdc, self._heard, telling.voice())
         self._sessions = Sessions(
             prepared.record,
             source,
@@ -161,9 +161,12 @@ class Round:
         self._cdc.until, self._cdc.leave = self._finished, lambda: self._sessions.is_to_end
         stream = asyncio.create_task(self._sessions.follow(), name="stream")
         look = asyncio.create_task(self._lookout.run(), name="look")
+        later = [lane for oid, lane in self._lanes.items() if oid in self._prepared.unpublished]
         for lane in self._lanes.values():
-            lane.skipping = lane.record.state is State.WAITING and bool(lane.record.building)
-        self._arrivals.begin_all(self._lanes.values(), blind=not self._prepared.fresh_slot)
+            lane.skipping = lane.record.state is State.WAITING and (bool(lane.record.building) or lane in later)
+        others = [lane for lane in self._lanes.values() if lane not in later]
+        self._arrivals.begin_all(others, blind=not self._prepared.fresh_slot)
+        self._arrivals.publish(later)
         try:
             await asyncio.wait({stream, look}, return_when=asyncio.FIRST_COMPLETED)
             if not stream.done():

@@ -24,12 +24,13 @@ from penstock.observe.words import duration
 from penstock.pipeline import retry
 from penstock.pipeline.ends import SourceEnd
 from penstock.pipeline.figures import at_rest
-from penstock.pipeline.prepare import Prepared, Waiting, prepare
+from penstock.pipeline.prepare import Prepared, prepare
 from penstock.pipeline.round import Round, Telling
 from penstock.postgres.connection import Connector
+from penstock.postgres.waiting import Waiting, told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from penstock.config import Pipe
@@ -49,7 +50,7 @@ class Run:
         self._scratch = scratch
         self._stop = retry.Stop()
         self._state = "starting"
-        self._note = ""
+        self._notes: dict[object, str] = {}
         self._trouble = ""
         self._away_since = 0.0  # there is no stream
         self._connector = Connector(pipe.source, application_name=f"penstock {pipe.name}")
@@ -105,9 +106,9 @@ class Run:
         """Flow, from the beginning again whenever the source has failed over."""
         client = self._client = await asyncio.to_thread(Client.open, self.pipe.destination, scratch=self._scratch)
         prepared = await asyncio.to_thread(self._prepare, client)
-        telling = Telling(self._say, self._report, self._lost, self._opened, self._visible)
+        telling = Telling(self._voice, self._report, self._lost, self._opened, self._visible)
         while not self._stop:
-            self._note = ""
+            self._notes.clear()
             current = self._round = Round(self.pipe, self._store, (self._source, client), prepared, telling)
             self._state = "running"
             try:
@@ -123,10 +124,14 @@ class Run:
                 return
 
     def _prepare(self, client: Client) -> Prepared:
-        waiting = Waiting(self._say, lambda: bool(self._stop))
+        waiting = Waiting(self._voice(), lambda: bool(self._stop))
         self._connector.guard = lambda _connection: None  # it is to be found out where it leads
         while True:
-            with self._connector.connect() as connection, contextlib.suppress(SourceChangedError):
+            with (
+                self._connector.connect() as connection,
+                contextlib.suppress(SourceChangedError),
+                told(connection, "the start", waiting),
+            ):
                 return prepare(self.pipe, self._store, connection, client, waiting)
 
     # What is being waited for
@@ -142,11 +147,17 @@ class Run:
         self._away_since = self._away_since or time.monotonic()
         self._report(error)
 
-    def _say(self, note: str) -> None:
-        if note != self._note:
-            self._note = note
-            if note:
-                log.info("waiting", why=note)
+    def _voice(self) -> Callable[[str], None]:
+        """For one who may have to wait: is told what for, and an empty text when that is over. Several may wait at a time."""
+        mine = object()
+
+        def say(note: str) -> None:
+            if note != self._notes.get(mine, ""):
+                self._notes[mine] = note
+                if note:
+                    log.info("waiting", why=note)
+
+        return say
 
     def _report(self, error: PenstockError) -> None:
         if error.message != self._trouble:
@@ -165,7 +176,12 @@ class Run:
             known = at_rest(self._store, self.pipe.name) or PipeStatus(self.pipe.name, "")
         else:
             known = replace(self._round.status, latency_p50_ms=self._latencies.p50, latency_p99_ms=self._latencies.p99)
-        return replace(known, state=self._state, note=self._note or self._away, last_error=self._trouble)
+        return replace(
+            known,
+            state=self._state,
+            note="; ".join(filter(None, list(self._notes.values()))) or self._away,
+            last_error=self._trouble,
+        )
 
     @property
     def _away(self) -> str:

@@ -14,6 +14,7 @@ from penstock.language import phrase
 from penstock.postgres import QUERIES
 from penstock.postgres.connection import translated
 from penstock.postgres.trouble import COPY_AGAIN
+from penstock.postgres.waiting import ALONE, LockedError, Waiting, limited, locked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -25,12 +26,14 @@ ROOT_PUBLISHING = 13_00_00  # publish_via_partition_root exists from here on
 SCHEMAS_SINCE = 15_00_00  # a publication may have all tables of a schema
 
 
-def ensure_publication(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool) -> bool:
+def ensure_publication(
+    connection: Connection, name: str, tables: Sequence[Table], *, owned: bool, waiting: Waiting = ALONE
+) -> bool:
     """Make the publication, or add the tables it lacks; returns whether anything was changed.
 
     One that is not ``owned`` is never altered: PublicationError names the tables it lacks. Partitioned tables are published as their
-    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, and SourceChangedError when a
-    table has another name by now.
+    root; on 12, which cannot, as their leaves. Raises SourceRefusedError where a privilege is missing, SourceChangedError when a
+    table has another name by now, and LockedError where somebody keeps one locked.
     """
     lack = lacking(connection, name, tables, owned=owned)
     if lack is None:
@@ -46,13 +49,33 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[Table
             hint=f"Leave source.publication empty, or run: {lack.statement}",
         )
     doing = f'adding tables to publication "{name}"' if lack.exists else f'creating publication "{name}"'
-    with translated(doing), _named(), connection.transaction():
+    with translated(doing), _named(), limited(connection, doing, waiting), connection.transaction():
         connection.execute(lack.composed)
         if wrong := lacking(connection, name, tables, owned=owned):
             raise SourceChangedError(
                 f"{wrong.tables[0].full_name} is another table by now: it was renamed just now", hint="Try again."
             )
     return True
+
+
+def publish(connection: Connection, name: str, tables: Sequence[Table], *, owned: bool, waiting: Waiting) -> set[int]:
+    """The same for all but those tables that somebody keeps locked: returns these, by oid."""
+    late: set[int] = set()
+    while True:
+        wanted = [table for table in tables if table.oid not in late]
+        try:
+            ensure_publication(connection, name, wanted, owned=owned, waiting=waiting)
+        except LockedError:
+            if lack := lacking(connection, name, wanted, owned=owned):
+                late |= _locked(connection, lack.tables)
+        else:
+            return late
+
+
+def _locked(connection: Connection, tables: Sequence[Table]) -> set[int]:
+    roots = connection.info.server_version >= ROOT_PUBLISHING
+    found = locked(connection, [oid for table in tables for oid in members(table, roots=roots)])
+    return {table.oid for table in tables if found.intersection(members(table, roots=roots))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +214,27 @@ def _leaves_in(table: Table, oids: set[int], *, roots: bool) -> bool:
     return bool(table.leaves or not roots) and all(leaf.oid in oids for leaf in table.leaves)
 
 
-def withdraw(connection: Connection, name: str, tables: Collection[int]) -> None:
-    """Take tables, by oid, out of our publication, and their partitions; those that are not in it are no matter."""
-    with translated(f'taking tables out of publication "{name}"'):
-        rows = connection.execute(QUERIES["published_of"], {"name": name, "oids": list(tables)}).fetchall()
-        if rows:
-            members = sql.SQL(", ").join(
-                sql.SQL("only ") + sql.Identifier(schema, relation) for schema, relation in rows
-            )
-            connection.execute(sql.SQL("alter publication {} drop table {}").format(sql.Identifier(name), members))
+def withdraw(connection: Connection, name: str, tables: Collection[int], waiting: Waiting) -> list[str]:
+    """Take tables, by oid, out of our publication, and their partitions; those that are not in it are no matter.
+
+    Returns the names of relations that stay in it, as somebody keeps them locked.
+    """
+    doing = f'taking tables out of publication "{name}"'
+    late: set[int] = set()
+    with translated(doing):
+        while True:
+            found = connection.execute(QUERIES["published_of"], {"name": name, "oids": list(tables)}).fetchall()
+            rows = {oid: sql.Identifier(schema, relation) for oid, schema, relation in found if oid not in late}
+            if not rows:
+                return [f"{schema}.{relation}" for _, schema, relation in found]
+            members = sql.SQL(", ").join(sql.SQL("only ") + each for each in rows.values())
+            try:
+                with limited(connection, doing, waiting):
+                    connection.execute(
+                        sql.SQL("alter publication {} drop table {}").format(sql.Identifier(name), members)
+                    )
+            except LockedError:
+                late |= locked(connection, list(rows))
 
 
 _OURS = "select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = %s"
@@ -213,8 +248,12 @@ def is_ours(connection: Connection, name: str) -> bool:
 
 
 def drop_publication(connection: Connection, name: str) -> bool:
-    """Drop it if it exists, and returns whether it is gone now. One that an administrator made, for ``setup`` or by hand, stays."""
-    with translated(f'dropping publication "{name}"'):
+    """Drop it if it exists, and returns whether it is gone now. One that an administrator made, for ``setup`` or by hand, stays.
+
+    Raises LockedError where somebody alters it just now.
+    """
+    doing = f'dropping publication "{name}"'
+    with translated(doing), limited(connection, doing, ALONE):
         row = connection.execute(_OURS, [name]).fetchone()
         if row is not None and not row[0]:
             return False

@@ -164,7 +164,7 @@ with recursive tree (oid) as (
     select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.oid
     join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition
 )
-select n.nspname, c.relname
+select c.oid, n.nspname, c.relname
 from tree t
 join pg_catalog.pg_publication_rel r on r.prrelid = t.oid
 join pg_catalog.pg_publication p on p.oid = r.prpubid and p.pubname = %(name)s
@@ -199,6 +199,45 @@ where l.pid = %(pid)s and not l.granted and l.locktype = 'transactionid'
 union all
 select 'the primary to log which transactions run (on an idle one: select pg_log_standby_snapshot();)'
 where pg_catalog.pg_is_in_recovery()
+
+-- name: awaited_lock
+-- The lock that a session waits for, and who has it, or is before it in the queue. What their statements say may hold values, and is
+-- not shown; a prepared transaction holds its lock without a process.
+with wait as (
+    select l.locktype, l.relation, l.classid, l.objid, l.transactionid, l.database, pg_catalog.pg_blocking_pids(l.pid) as pids
+    from pg_catalog.pg_locks l
+    where l.pid = %(pid)s and not l.granted
+), holders as (
+    select format('PID %%s (%%s)', a.pid, concat_ws(
+               ', ', coalesce(a.usename, a.backend_type), 'database ' || a.datname,
+               coalesce(nullif(a.application_name, ''), 'no application name'), a.state,
+               'its query began ' || date_trunc('second', a.query_start)::text)) as holder
+    from pg_catalog.pg_stat_activity a
+    where a.pid = any (select unnest(w.pids) from wait w)
+    union all
+    select format('prepared transaction %%L (%%s, database %%s)', p.gid, p.owner, p.database)
+    from pg_catalog.pg_prepared_xacts p
+    where exists (
+        select from wait w
+        join pg_catalog.pg_locks l on l.transactionid = w.transactionid
+             or (l.relation = w.relation and l.database = w.database and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+        where 0 = any (w.pids) and l.pid is null and l.virtualtransaction = '-1/' || p.transaction::text
+    )
+)
+select case when w.relation is not null then w.relation::regclass::text
+            when w.classid = 'pg_catalog.pg_publication'::regclass
+            then coalesce((select 'publication "' || p.pubname || '"' from pg_catalog.pg_publication p where p.oid = w.objid), 'a publication')
+            else 'a row of the catalog' end,
+       coalesce((select string_agg(h.holder, ', ' order by h.holder) from holders h), 'another session')
+from wait w
+
+-- name: locked
+-- A lock of these modes, and of no other, is against SHARE UPDATE EXCLUSIVE; one that is asked for is before ours.
+select distinct l.relation
+from pg_catalog.pg_locks l
+where l.relation = any (%(oids)s::oid[]) and l.pid is distinct from pg_catalog.pg_backend_pid()
+  and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+  and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 
 -- name: system
 select c.system_identifier::text,

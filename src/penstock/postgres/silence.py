@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from psycopg import pq
 
@@ -30,8 +30,10 @@ from pg_catalog.pg_stat_activity a where a.pid = %s and a.usename = session_user
 class Silence:
     """How long the server of a connection has said nothing."""
 
-    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+    def __init__(self, pgconn: pq.abc.PGconn, look: Callable[[float], None] | None = None) -> None:
+        """``look`` is called whenever something is endured, with the seconds of silence."""
         self._pgconn = pgconn
+        self._look = look
         self.heard()
 
     def heard(self) -> None:
@@ -43,6 +45,8 @@ class Silence:
     def endure(self) -> None:
         """Nothing has come. Raises psycopg.OperationalError when nothing will; the connection is closed then."""
         now = time.monotonic()
+        if self._look is not None:
+            self._look(now - self._began)
         if now < self._ask_at:
             return
         at_work = self._is_at_work()
@@ -69,9 +73,26 @@ class Silence:
 class Attentive(psycopg.Connection[Any]):
     """A connection whose statements wait as long as the server works, and no longer."""
 
+    meanwhile: Callable[[float], None] | None = None
+
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
         """As psycopg's own."""
-        return super().wait(_listening(gen, Silence(self.pgconn)), *arguments, **options)
+        return super().wait(_listening(gen, Silence(self.pgconn, self.meanwhile)), *arguments, **options)
+
+
+@contextlib.contextmanager
+def meanwhile(connection: psycopg.Connection[Any], look: Callable[[float], None]) -> Iterator[None]:
+    """Within, ``look`` is called about ten times a second while a statement waits, with the seconds for which nothing has come.
+
+    What it raises ends the waiting, but not the statement.
+    """
+    if not isinstance(connection, Attentive):
+        raise TypeError("not a connection of a Connector")
+    before, connection.meanwhile = connection.meanwhile, look
+    try:
+        yield
+    finally:
+        connection.meanwhile = before
 
 
 class _Asking(psycopg.Connection[Any]):

@@ -17,6 +17,7 @@ from penstock.postgres import catalog, hosts, providers
 from penstock.postgres.connection import Connector, translate, translated
 from penstock.postgres.question import fetch
 from penstock.postgres.timeline import system
+from penstock.postgres.waiting import ALONE, limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,14 +175,16 @@ class Asked:
     def run(self, *statements: str) -> None:
         """Run statements, each by itself: ALTER SYSTEM takes no transaction."""
         for each in statements:
-            with translated(f"setup: {each.partition(' PASSWORD ')[0]}"):
+            doing = f"setup: {each.partition(' PASSWORD ')[0]}"
+            with translated(doing), limited(self.source, doing, ALONE):
                 self.source.execute(each.encode())
 
     def run_if_there(self, statement: str) -> None:
         """Run what takes something back; nothing where that is gone already. Raises SourceError."""
         doing = f"setup --undo: {statement}"
         try:
-            self.source.execute(statement.encode())
+            with limited(self.source, doing, ALONE):
+                self.source.execute(statement.encode())
         except _GONE:
             return
         except psycopg.errors.DependentObjectsStillExist as error:
