@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from penstock.config import Source
-from penstock.errors import PublicationError, SourceChangedError, SourceRefusedError
-from penstock.postgres import catalog, slot
+from penstock.errors import PublicationError, SourceChangedError, SourceRefusedError, SourceUnavailableError
+from penstock.postgres import catalog, publication, slot, waiting
 from penstock.postgres.connection import Connector
+from penstock.postgres.waiting import LockedError, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import psycopg
     from tests.fix_postgres import Database
 
     from penstock.postgres.connection import Connection
@@ -122,3 +126,160 @@ def test_publishing_needs_the_owner(database: Database, role: Callable[..., str]
         with pytest.raises(SourceRefusedError) as caught:
             slot.ensure_publication(mine, "p", read(mine), owned=True)
         assert "own the tables" in caught.value.hint
+
+
+# Tables that others keep locked
+
+LOCK = "begin; lock table {} in share update exclusive mode"  # as VACUUM does
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(waiting, "LOCK_TIMEOUT", "500ms")
+
+
+def ungranted(database: Database) -> int:
+    where = "l.database = (select oid from pg_database where datname = current_database()) and not l.granted"
+    return int(database.fetch(f"select count(*) from pg_locks l where {where}")[0][0])
+
+
+@pytest.mark.pg_all
+@pytest.mark.usefixtures("quick")
+def test_what_is_locked_is_left_out(database: Database, connection: Connection) -> None:
+    database.execute(
+        "create table a (id int primary key)",
+        'create table "O\'dd .""t" (id int primary key)',
+        "create table r (id int) partition by range (id)",
+        "create table l0 partition of r for values from (0) to (10)",
+        "create table l1 partition of r for values from (10) to (20)",
+    )
+    tables = read(connection)
+    odd, a, r = (next(table for table in tables if table.name == name) for name in ("O'dd .\"t", "a", "r"))
+    said: list[str] = []
+    leaf_or_root = "l1" if database.server.version == 12 else "r"
+    with database.connect(application_name="slow poke") as other, database.connect() as second:
+        other.execute(LOCK.format('"O\'dd .""t"'))  # type: ignore[call-overload]
+        second.execute(LOCK.format(leaf_or_root))  # type: ignore[call-overload]
+        for _ in range(2):  # made, and extended
+            late = publication.publish(connection, ODD, tables, owned=True, waiting=Waiting(said.append))
+            assert late == {odd.oid, r.oid}
+            assert slot.published(connection, ODD) == {a.oid}
+        assert (
+            f'creating publication "{ODD}" waits for the lock of public."O\'dd .""t": PID {other.info.backend_pid} ('
+            in said[0]
+        )
+        assert "slow poke, idle in transaction, its query began 20" in said[0]
+        assert f'adding tables to publication "{ODD}" waits' in said[-1]
+        second.execute("commit")
+        assert publication.publish(connection, ODD, tables, owned=True, waiting=Waiting()) == {odd.oid}
+        assert publication.unpublished([a, r], slot.published(connection, ODD), roots=True) == []
+    assert publication.publish(connection, ODD, tables, owned=True, waiting=Waiting()) == set()
+    with database.connect() as other:
+        other.execute(LOCK.format("a"))  # type: ignore[call-overload]
+        assert publication.withdraw(connection, ODD, {a.oid, odd.oid}, Waiting()) == ["public.a"]
+        assert slot.published(connection, ODD).intersection({a.oid, odd.oid}) == {a.oid}
+        assert publication.publish(connection, ODD, [a, r], owned=True, waiting=Waiting()) == set()  # it is published
+    assert publication.withdraw(connection, ODD, {a.oid, odd.oid}, Waiting()) == []
+    assert connection.execute("show lock_timeout").fetchone() == ("0",)
+
+
+@pytest.mark.pg_all
+@pytest.mark.usefixtures("quick")
+def test_whoever_locks_a_table_without_a_session(database: Database, connection: Connection) -> None:
+    database.execute("create table a (id int primary key)")
+    gids = [f"o''dd {database.name}", f"harmless {database.name}"]
+    said: list[str] = []
+    try:
+        database.execute(LOCK.format("a") + f"; prepare transaction '{gids[0]}'")
+        database.execute(f"begin; insert into a values (1); prepare transaction '{gids[1]}'")
+        with pytest.raises(LockedError, match=r"public\.a: prepared transaction 'o''dd .*, and was given up"):
+            slot.ensure_publication(connection, "p", read(connection), owned=True, waiting=Waiting(said.append))
+    finally:
+        for gid in gids:
+            database.execute(f"rollback prepared '{gid}'")
+    assert said[-1].count("prepared transaction") == 1
+    assert slot.ensure_publication(connection, "p", read(connection), owned=True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_role_that_may_not_see_what_others_do(database: Database, role: Callable[..., str]) -> None:
+    name = role()
+    database.execute(
+        "create table a (id int primary key)",
+        f"alter table a owner to {name}",
+        f'grant create on database "{database.name}" to {name}',
+    )
+    with (
+        database.connect() as other,
+        contextlib.closing(Connector(Source(dsn=database.server.dsn(database.name, user=name)), "t").connect()) as mine,
+    ):
+        other.execute(LOCK.format("a"))  # type: ignore[call-overload]
+        with pytest.raises(LockedError, match=rf"public\.a: PID {other.info.backend_pid} \("):
+            slot.ensure_publication(mine, "p", read(mine), owned=True)
+
+
+@pytest.mark.pg_all
+def test_a_wait_for_a_lock_is_ended(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(waiting, "LOCK_TIMEOUT", "60s")
+    database.execute("create table a (id int primary key)", "create table b (id int primary key)")
+    stop = threading.Event()
+    with database.connect() as other:
+        other.execute(LOCK.format("b"))  # type: ignore[call-overload]
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailableError, match="given up"):
+            publication.publish(
+                connection, "p", read(connection), owned=True, waiting=Waiting(lambda _: stop.set(), stop.is_set)
+            )
+        assert time.monotonic() - began < 5
+        assert ungranted(database) == 0
+        assert connection.execute("select count(*) from pg_publication").fetchone() == (0,)
+        assert slot.ensure_publication(connection, "p", read(connection, "public.a"), owned=True)
+
+
+@pytest.mark.pg_all
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "lock table a in share update exclusive mode",
+        "lock table a in share mode",
+        "lock table a in share row exclusive mode",
+        "lock table a in exclusive mode",
+        "lock table a in access exclusive mode",
+    ],
+)
+def test_every_lock_against_it_is_known(database: Database, connection: Connection, statement: str) -> None:
+    """Otherwise what is locked would be tried for ever, and the others would wait for it."""
+    database.execute("create table a (id int primary key)", "create table b (id int primary key)")
+    tables = read(connection)
+    with database.connect() as other:
+        other.execute("begin; " + statement)  # type: ignore[operator]
+        assert publication.publish(connection, "p", tables, owned=True, waiting=Waiting()) == {tables[0].oid}
+        assert slot.published(connection, "p") == {tables[1].oid}
+
+
+@pytest.mark.usefixtures("quick")
+def test_somebody_who_waits_for_a_lock_is_before_us(database: Database, connection: Connection) -> None:
+    database.execute("create table a (id int primary key)")
+    tables = read(connection)
+
+    def alter(alterer: psycopg.Connection[object]) -> None:
+        with contextlib.suppress(Exception):
+            alterer.execute("alter table a add column b int")
+
+    with database.connect() as writer, database.connect() as alterer:
+        writer.execute("begin; lock table a in row exclusive mode")
+        thread = threading.Thread(target=alter, args=[alterer])
+        thread.start()
+        try:
+            deadline = time.monotonic() + 10
+            while not ungranted(database):
+                assert time.monotonic() < deadline
+            assert publication.publish(connection, "p", tables, owned=True, waiting=Waiting()) == {tables[0].oid}
+        finally:
+            writer.execute("commit")
+            thread.join()

@@ -100,7 +100,7 @@ class Arrivals:
         self._taken: set[int] = set()
         self._later: set[int] = set()  # their names are promised to them
         self._say = voice()
-        self._waiting = Waiting(voice(), lambda: bool(stop))
+        self._waiting, self._looking = (Waiting(voice(), lambda: bool(stop)) for _ in range(2))
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()
         self._unpublished: list[Lane] = []
@@ -202,7 +202,8 @@ class Arrivals:
 
     async def _enrol(self, oid: int) -> Lane | None:
         """None also where its name has still to be given up."""
-        table = await self._try(lambda: self._source.look(oid, waiting=self._waiting))
+        table = await self._try(lambda: self._source.look(oid, waiting=self._looking))
+        self._looking.report("")
         if table is None:
             return None
         target = self._pipe.tables.target_of(table.schema, table.name)

@@ -221,7 +221,8 @@ with wait as (
         select from wait w
         join pg_catalog.pg_locks l on l.transactionid = w.transactionid
              or (l.relation = w.relation and l.database = w.database and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
-        where 0 = any (w.pids) and l.pid is null and l.virtualtransaction = '-1/' || p.transaction::text
+        join pg_catalog.pg_locks x on x.virtualtransaction = l.virtualtransaction and x.transactionid = p.transaction
+        where 0 = any (w.pids) and l.pid is null and x.pid is null
     )
 )
 select case when w.relation is not null then w.relation::regclass::text
