@@ -114,6 +114,7 @@ def test_a_start_while_nobody_may_look_at_a_table(served: Case) -> None:
             flows(served)
 
 
+@pytest.mark.slow
 def test_others_get_their_turn_at_a_table_that_is_waited_for(served: Case) -> None:
     """Whoever asks for a lock behind the pipe, and does not mind the one that is there, is not held up by the pipe."""
     with_slow(served)
@@ -128,6 +129,7 @@ def test_others_get_their_turn_at_a_table_that_is_waited_for(served: Case) -> No
         served.wait_for("select count() from locked_current", 0)
 
 
+@pytest.mark.slow
 def test_the_publication_is_altered_when_its_pipe_is_dropped(served: Case) -> None:
     with_slow(served)
     with served.database.connect(application_name="slowpoke") as other:
@@ -141,6 +143,7 @@ def test_the_publication_is_altered_when_its_pipe_is_dropped(served: Case) -> No
     assert served.database.fetch("select pubname from pg_publication") == []
 
 
+@pytest.mark.slow
 def test_a_table_that_is_left_out_while_it_is_locked(served: Case) -> None:
     """It gets out of the publication at the next start; the others do at once."""
     names = "select tablename::text from pg_publication_tables order by 1"

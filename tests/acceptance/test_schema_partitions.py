@@ -194,6 +194,7 @@ def test_a_table_that_has_become_a_partition(served: Case) -> None:
     served.assert_equal("public.t")
 
 
+@pytest.mark.slow
 @pytest.mark.pg("== 12")
 def test_a_partition_that_somebody_keeps_locked(served: Case) -> None:
     """12 publishes each of them: its table waits, and no other."""
