@@ -81,7 +81,7 @@ def _version(item: pytest.Function) -> Any:
 
 def _versions(item: Any) -> list[int]:
     wanted = list(PACKAGES if item.get_closest_marker("pg_all") else USUAL)
-    for marker in item.iter_markers("pg"):
+    for marker in reversed(list(item.iter_markers("pg"))):  # the test's own says more than its module's
         fits = [each for each in PACKAGES if satisfies(each, str(marker.args[0]))]
         wanted = [each for each in wanted if each in fits] or fits
     if chosen := item.config.getoption("--pg"):

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.config import Source
 from penstock.errors import PublicationError, SourceChangedError, SourceRefusedError, SourceUnavailableError
-from penstock.postgres import catalog, publication, slot, waiting
+from penstock.postgres import QUERIES, catalog, publication, slot, waiting
 from penstock.postgres.connection import Connector
 from penstock.postgres.waiting import LockedError, Waiting
 
@@ -283,3 +283,75 @@ def test_somebody_who_waits_for_a_lock_is_before_us(database: Database, connecti
         finally:
             writer.execute("commit")
             thread.join()
+
+
+# What it sends, as PostgreSQL says it
+
+
+@pytest.mark.pg(">= 15")
+def test_what_is_sent_is_known_without_waiting_for_locks(database: Database, connection: Connection) -> None:
+    """PostgreSQL's own functions say the same, but wait for every table of the publication."""
+    new = database.server.version >= 18
+    database.execute(
+        "create schema other",
+        "create table t (id int primary key, v int, g int generated always as (id + 1) stored)",
+        "create table other.o (id int primary key, v int)",
+        "create unlogged table u (id int primary key)",
+        "create table r (id int primary key, v int) partition by range (id)",
+        "create table s partition of r for values from (0) to (10) partition by range (id)",
+        "create table other.l partition of s for values from (0) to (10)",
+        "create table m partition of r for values from (10) to (20)",
+        "create table parent (id int primary key)",
+        "create table child () inherits (parent)",
+        "alter table t drop column v, add column w int",
+    )
+    many = [
+        "for all tables",
+        "for all tables with (publish_via_partition_root = true)",
+        "for tables in schema public",
+        "for tables in schema public, other with (publish_via_partition_root = true)",
+        "for tables in schema other",
+        "for table t, other.o",
+        "for table t (id), r (id) where (id > 3) with (publish_via_partition_root = true)",
+        "for table r, m, other.l with (publish_via_partition_root = true)",
+        "for table r, m",
+        "for table s, m (id) where (id > 12)",
+        "for table s with (publish_via_partition_root = true)",
+        "for table other.o where (id > 1), tables in schema other",
+        "for table parent",
+        "for table only parent",
+        "",
+        *(["for table t with (publish_generated_columns = stored)", "for table t (id, g)"] * new),
+    ]
+    for number, which in enumerate(many):
+        database.execute(f"create publication p{number} {which}")
+    said = (
+        "select p.pubname, n.nspname || '.' || c.relname, (select array_agg(a order by a) from unnest(p.attnames::text[]) a), p.rowfilter"
+        " from pg_publication_tables p join pg_namespace n on n.nspname = p.schemaname"
+        " join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename"
+    )
+    expected = {(pub, name): (columns, condition) for pub, name, columns, condition in database.fetch(said)}
+    for number, which in enumerate(many):
+        pub = f"p{number}"
+        names = dict(database.fetch("select c.oid, c.relnamespace::regnamespace || '.' || c.relname from pg_class c"))
+        sent = {names[oid]: oid for oid in slot.published(connection, pub)}
+        assert set(sent) == {name for one, name in expected if one == pub}, which
+        for row in connection.execute(QUERIES["narrowed"], {"publication": pub, "oids": list(sent.values())}):
+            columns, condition = expected[pub, names[row[0]]]
+            generated = {"g"} - (
+                set(columns) if new else set()
+            )  # before 18 the view of PostgreSQL 15 has it, and it does not come
+            assert (sorted(row[1]), row[2]) == (sorted(set(columns) - generated), condition), which
+    with database.connect() as other:
+        other.execute("begin; lock table t, other.o, r, parent in access exclusive mode")
+        connection.execute("set lock_timeout = '2s'")
+        tables = {table.oid: table for table in catalog.read_tables(connection, lambda _: True, "p1")}
+        assert catalog.look(connection, tables.keys(), "p1").keys() == tables.keys()
+        assert slot.published(connection, "p0")
+        other.execute("rollback")
+
+
+@pytest.mark.pg_all
+def test_what_is_sent_by_a_publication_that_is_gone(connection: Connection) -> None:
+    with pytest.raises(PublicationError, match="does not exist"):
+        slot.published(connection, "gone")

@@ -30,7 +30,7 @@ _KINDS = {
     "r": TypeKind.RANGE,
     "m": TypeKind.MULTIRANGE,
 }
-GENERATED_SINCE = 18_00_00
+NARROWED_SINCE = 15_00_00  # a publication may send some of a table's columns and rows only
 _ROW_OVERHEAD = 28  # bytes of a heap tuple's header and line pointer
 _USUAL_WIDTH = 32  # what the planner takes for a column of varying length
 
@@ -89,6 +89,15 @@ def _fetch(connection: Connection, name: str, **parameters: Any) -> list[Any]:
         return cursor.execute(QUERIES[name], parameters).fetchall()
 
 
+def _narrowed(connection: Connection, oids: Sequence[int], publication: str) -> dict[int, Any]:
+    """Columns and row filter by relation, of those that the publication sends; before 15 it sends all."""
+    if not publication or connection.info.server_version < NARROWED_SINCE:
+        return {}
+    sent = {row.oid for row in _fetch(connection, "published", publication=publication)}
+    wanted = [oid for oid in oids if oid in sent]
+    return {row.oid: row for row in _fetch(connection, "narrowed", oids=wanted, publication=publication)}
+
+
 def _grouped(rows: Iterable[Any], key: str) -> Mapping[int, list[Any]]:
     groups: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
@@ -105,7 +114,6 @@ class _Catalog:
     sizes: Mapping[int, Any]
     types: _Types
     narrowed: Mapping[int, Any]  # what is published of a relation
-    may_generate: bool  # generated columns can be published
 
     @classmethod
     def read(cls, connection: Connection, oids: Sequence[int], publication: str, *, sizes: bool) -> _Catalog:
@@ -115,10 +123,7 @@ class _Catalog:
             indexes=_grouped(_fetch(connection, "identities", oids=oids), "indrelid"),
             sizes={row.oid: row for row in _fetch(connection, "sizes", oids=oids)} if sizes else {},
             types=_Types.read(connection, {(row.atttypid, row.atttypmod) for row in columns}),
-            narrowed={row.oid: row for row in _fetch(connection, "narrowed", publication=publication)}
-            if publication
-            else {},
-            may_generate=connection.info.server_version >= GENERATED_SINCE,
+            narrowed=_narrowed(connection, oids, publication),
         )
 
     def table(self, row: Any, leaf_rows: Sequence[Any]) -> Table:
@@ -156,11 +161,7 @@ class _Catalog:
     def _comes(self, row: Any) -> bool:
         """Whether the publication sends a column. One that does not have the table yet will send all but the generated ones."""
         published = self.narrowed.get(row.attrelid)
-        if published is None or (
-            row.generated and not self.may_generate
-        ):  # before, the view names them, and yet they do not come
-            return not row.generated
-        return row.attname in published.names
+        return not row.generated if published is None else row.attname in published.names
 
     def _filters(self, oids: Iterable[int]) -> tuple[tuple[int, str], ...]:
         return tuple(

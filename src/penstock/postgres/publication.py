@@ -170,13 +170,18 @@ def _members(connection: Connection, tables: Iterable[Table]) -> sql.Composed:
 def published(connection: Connection, name: str) -> set[int]:
     """Oids of the relations whose changes the publication sends: roots or leaves, as they arrive. Raises PublicationError."""
     with translated(f'publication "{name}"'):
-        return {oid for (oid,) in connection.execute(QUERIES["published"], {"name": name})}
+        found = []
+        if connection.info.server_version >= SCHEMAS_SINCE:
+            found = connection.execute(QUERIES["published"], {"publication": name}).fetchall()
+        # that does not wait for locks before 16, nor where there is no table; and it says when there is no publication
+        return {oid for (oid,) in found or connection.execute(QUERIES["published_before_15"], {"name": name})}
 
 
 def published_tables(connection: Connection, name: str) -> set[int]:
     """Oids of the relations that the publication sends, and of the partitioned tables that they belong to."""
     with translated(f'publication "{name}"'):
-        return {oid for (oid,) in connection.execute(QUERIES["published_tables"], {"name": name})}
+        oids = list(published(connection, name))
+        return {oid for (oid,) in connection.execute(QUERIES["with_roots"], {"oids": oids})}
 
 
 def listed(connection: Connection, name: str) -> dict[str, str]:

@@ -76,12 +76,23 @@ where i.indrelid = any (%(oids)s::oid[])
   and (i.indisprimary or i.indisreplident) and i.indisunique and i.indisvalid
 
 -- name: sizes
-select c.oid, c.reltuples::float8, c.relpages,
-       coalesce(pg_catalog.pg_relation_size(c.oid), 0) / current_setting('block_size')::int as pages,
-       coalesce(pg_catalog.pg_relation_size(c.oid), 0) as heap_bytes,
-       coalesce(pg_catalog.pg_table_size(c.oid), 0) as bytes
-from pg_catalog.pg_class c
-where c.oid = any (%(oids)s::oid[])
+-- Of a table that others keep locked they are as of the last VACUUM or ANALYZE: the functions would wait.
+with locked as materialized (
+    select l.relation
+    from pg_catalog.pg_locks l
+    where l.mode = 'AccessExclusiveLock' and l.pid is distinct from pg_catalog.pg_backend_pid()
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+), sizes as (
+    select c.oid, c.reltuples::float8, c.relpages, c.relpages * current_setting('block_size')::bigint as known,
+           c.oid in (select k.relation from locked k) as locked
+    from pg_catalog.pg_class c
+    where c.oid = any (%(oids)s::oid[])
+)
+select s.oid, s.reltuples, s.relpages,
+       case when s.locked then s.known else coalesce(pg_catalog.pg_relation_size(s.oid), 0) end / current_setting('block_size')::int as pages,
+       case when s.locked then s.known else coalesce(pg_catalog.pg_relation_size(s.oid), 0) end as heap_bytes,
+       case when s.locked then s.known else coalesce(pg_catalog.pg_table_size(s.oid), 0) end as bytes
+from sizes s
 
 -- name: slot
 -- As JSON: which columns there are depends on the version.
@@ -133,11 +144,38 @@ from pg_catalog.pg_publication p
 where p.pubname = %(name)s
 
 -- name: published
+-- From 15 on; as pg_get_publication_tables, which from 16 on waits for the locks of others' DDL, of any of the tables.
+with recursive pub as (
+    select p.oid, p.puballtables, p.pubviaroot from pg_catalog.pg_publication p where p.pubname = %(publication)s
+), listed (oid) as (
+    select r.prrelid from pub join pg_catalog.pg_publication_rel r on r.prpubid = pub.oid
+    union
+    select c.oid
+    from pub
+    join pg_catalog.pg_class c on pub.puballtables or exists (
+        select from pg_catalog.pg_publication_namespace s where s.pnpubid = pub.oid and s.pnnspid = c.relnamespace
+    )
+    where c.relkind in ('r', 'p') and pg_catalog.pg_relation_is_publishable(c.oid)
+), below (oid) as (
+    select i.inhrelid
+    from listed l
+    join pg_catalog.pg_inherits i on i.inhparent = l.oid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition
+    union
+    select i.inhrelid from below b join pg_catalog.pg_inherits i on i.inhparent = b.oid
+)
+select l.oid from pub join listed l on pub.pubviaroot and not l.oid in (select b.oid from below b)
+union
+select c.oid
+from pub
+join pg_catalog.pg_class c on not pub.pubviaroot and c.relkind = 'r' and c.oid in (select l.oid from listed l union select b.oid from below b)
+
+-- name: published_before_15
 select relid from pg_catalog.pg_get_publication_tables(%(name)s)
 
--- name: published_tables
+-- name: with_roots
 with recursive up (oid) as (
-    select relid from pg_catalog.pg_get_publication_tables(%(name)s)
+    select unnest(%(oids)s::oid[])
     union
     select i.inhparent from up join pg_catalog.pg_inherits i on i.inhrelid = up.oid
     join pg_catalog.pg_class c on c.oid = up.oid and c.relispartition
@@ -295,9 +333,20 @@ select pg_catalog.percentile_disc({fractions}::float8[]) within group (order by 
 from only {relation} tablesample system ({percent})
 
 -- name: narrowed
--- Columns and row filters of what a publication sends (15 and later); as JSON, as the columns depend on the version.
-select c.oid, array(select jsonb_array_elements_text(to_jsonb(p) -> 'attnames')) as names, to_jsonb(p) ->> 'rowfilter' as filter
-from pg_catalog.pg_publication_tables p
-join pg_catalog.pg_namespace n on n.nspname = p.schemaname
-join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-where p.pubname = %(publication)s and jsonb_exists(to_jsonb(p), 'attnames')
+-- Columns and row filters of these relations, which a publication sends (15 and later). The view pg_publication_tables would wait for the
+-- locks of others' DDL, of any of the tables. Lists and filters do not count where the whole schema is published.
+select c.oid,
+       array(select a.attname::text
+             from pg_catalog.pg_attribute a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               and case when r.prattrs is null
+                        then a.attgenerated = '' or a.attgenerated::text = to_jsonb(p) ->> 'pubgencols'
+                        else a.attnum = any (r.prattrs::int2[]) end
+             order by a.attnum) as names,
+       pg_catalog.pg_get_expr(r.prqual, r.prrelid) as filter
+from pg_catalog.pg_publication p
+join pg_catalog.pg_class c on c.oid = any (%(oids)s::oid[])
+left join pg_catalog.pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid and not exists (
+    select from pg_catalog.pg_publication_namespace s where s.pnpubid = p.oid and s.pnnspid = c.relnamespace
+)
+where p.pubname = %(publication)s
