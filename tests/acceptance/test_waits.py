@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -288,3 +290,102 @@ def test_a_commit_that_waits_for_the_pipe_that_waits_for_the_commit(served: Case
         finally:
             admin.execute("alter system reset synchronous_standby_names")
             admin.execute("select pg_reload_conf()")
+
+
+def is_equal(case: Case, table: str) -> None:
+    """Wait until it is, whatever its columns."""
+
+    def same() -> bool:
+        with contextlib.suppress(RuntimeError):  # a column is not there yet
+            return not case.differences(table)
+        return False
+
+    case.wait_until(same, f"{table} is the same")
+
+
+@pytest.mark.slow
+def test_a_table_that_cannot_be_written_is_to_be_copied_again(served: Case) -> None:
+    """What waits for it before that keeps no room from the others."""
+    with_slow(served, settings='max_batch_bytes = "256MiB"\nmax_batch_rows = 1000000')
+    with served.running():
+        with held_up(served, "slow"):
+            served.database.execute("alter table slow add v text")
+            stuck(served)
+            served.database.execute(f"insert into slow (id, v) {MUCH}", "insert into other values (2)")
+            served.wait_for("select count() from other_current", 1)
+            assert served.penstock("resync", str(served.file), "public.slow").returncode == 0
+            served.wait_until(lambda: "copied again" in served.log(), "it is asked for")
+            served.database.execute("insert into other values (3)")
+            served.wait_for("select count() from other_current", 2, seconds=25)
+        streaming(served)
+        is_equal(served, "public.slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["alter table early rename v to w", "drop table early"])
+def test_a_copy_that_cannot_be_written_while_others_make_room(served: Case, then: str) -> None:
+    """Of its changes none waits, and it is in nobody's way: the stream comes to what the copy waits for."""
+    with_slow(
+        served,
+        "create table early (id int primary key, v text)",
+        "insert into early select g, 'x' from generate_series(1, 200000) g",
+        settings=f"{SMALL}\nmax_batch_rows = 5000\ncopy_workers = 1",
+    )
+    served.penstock("resync", str(served.file), "public.early")
+    served.once(failpoint="within a copy part", expect=-9)
+    ((fresh,),) = served.query("select name from system.tables where database = 'shop' and name like 'early_fresh%'")
+    assert fresh
+    with served.running(expect=int("drop" in then)):
+        with held_up(served, fresh), held_up(served, "slow"):
+            served.wait_until(lambda: re.search(r"trying again.*early", served.log()) is not None, "it is refused")
+            left_behind(served)
+            served.database.execute(then)
+        served.wait_until(lambda: re.search("table (set aside|streaming)", served.log()) is not None, "it has an end")
+        is_equal(served, "public.slow")
+        if "drop" not in then:
+            is_equal(served, "public.early")
+
+
+@pytest.mark.slow
+def test_a_table_that_was_left_behind_is_copied_again(served: Case) -> None:
+    with_slow(served, settings=SMALL)
+    with served.running():
+        with held_up(served, "slow"):
+            left_behind(served)
+            assert served.penstock("resync", str(served.file), "public.slow").returncode == 0
+            served.wait_until(lambda: "copied again" in served.log(), "it is asked for")
+            served.database.execute(
+                "truncate slow", "insert into slow (id, v) values (1, 'new')", "insert into other values (2)"
+            )
+            served.wait_for("select count() from other_current", 2)
+        streaming(served)
+        is_equal(served, "public.slow")
+
+
+@pytest.mark.slow
+def test_a_log_that_was_left_behind(served: Case) -> None:
+    """Rows that are alike: each comes once, and goes once."""
+    with_slow(
+        served,
+        "create table log (id int, v text)",
+        "alter table log replica identity full",
+        "insert into log select 1 from generate_series(1, 5)",
+        settings=SMALL,
+    )
+    with served.running():
+        with held_up(served, "log"):
+            served.database.execute("insert into log values (2, 'a')")
+            served.wait_until(lambda: "trying again" in served.log(), "it is refused")
+            served.database.execute(
+                f"insert into log {MUCH}",
+                "delete from log where ctid in (select ctid from log where id = 1 limit 2)",
+                "insert into log values (1, 'again'), (1, 'again')",
+                "alter table log add x int default 3",
+                "insert into log values (7), (7)",
+                "delete from log where ctid in (select ctid from log where id = 7 limit 1)",
+            )
+            served.wait_until(lambda: "left behind" in served.log(), "it makes room for the others")
+            flows(served)
+        is_equal(served, "public.log")
+    served.once()
+    served.assert_equal("public.log")
