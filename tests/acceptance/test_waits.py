@@ -389,3 +389,52 @@ def test_a_log_that_was_left_behind(served: Case) -> None:
         is_equal(served, "public.log")
     served.once()
     served.assert_equal("public.log")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statements", "tables"),
+    [
+        pytest.param(
+            ("drop table slow", "create table slow (id int primary key, w text)", "insert into slow values (7, 'new')"),
+            ("slow",),
+            id="made again",
+        ),
+        pytest.param(
+            (
+                "alter table slow rename to moved",
+                "create table slow (id int primary key)",
+                "insert into slow values (7)",
+            ),
+            ("slow", "moved"),
+            id="its name goes to another",
+        ),
+        pytest.param(
+            (
+                "delete from slow where day is null and id < 1000",
+                "alter table slow drop constraint slow_pkey, add column n int not null default 1",
+                "alter table slow add primary key (id, n)",
+                "truncate slow",
+                "insert into slow (id) values (9)",
+                "alter table slow alter v type int using 1",
+            ),
+            ("slow",),
+            id="another key",
+        ),
+    ],
+)
+def test_another_definition_of_a_table_that_was_left_behind(
+    served: Case, statements: tuple[str, ...], tables: tuple[str, ...]
+) -> None:
+    with_slow(served, settings=SMALL)
+    with served.running():
+        with held_up(served, "slow"):
+            left_behind(served)
+            served.database.execute("insert into slow (id) values (5)", *statements, "insert into other values (2)")
+            served.wait_for("select count() from other_current", 2)
+        for table in tables:
+            is_equal(served, f"public.{table}")
+        served.database.execute("insert into other values (3)")
+        served.wait_for("select count() from other_current", 3)
+    served.once()
+    served.assert_equal("public.other", *(f"public.{table}" for table in tables))

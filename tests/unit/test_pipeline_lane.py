@@ -10,7 +10,6 @@ from tests.plans import plan_of
 
 from penstock.batch import Batch, EncodedColumn
 from penstock.errors import DestinationUnavailableError
-from penstock.lsn import Lsn
 from penstock.pipeline import retry
 from penstock.pipeline.checkpoint import TableRecord
 from penstock.pipeline.lane import Lane, Step, Surroundings
