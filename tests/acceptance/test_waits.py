@@ -438,3 +438,34 @@ def test_another_definition_of_a_table_that_was_left_behind(
         served.wait_for("select count() from other_current", 3)
     served.once()
     served.assert_equal("public.other", *(f"public.{table}" for table in tables))
+
+
+@pytest.mark.slow
+def test_tables_that_are_left_behind_one_of_which_is_about_to_be_exchanged(served: Case) -> None:
+    """Its new table is complete, and waits for the stream, which waits for the other table."""
+    with_slow(served, "create table early (id int primary key, v text)", "insert into early values (1)", settings=SMALL)
+    with served.running(), contextlib.ExitStack() as holding:
+        slow_holding = holding.enter_context(contextlib.ExitStack())
+        slow_holding.enter_context(held_up(served, "slow"))
+        stuck(served)
+        assert served.penstock("resync", str(served.file), "public.early").returncode == 0
+        served.wait_until(lambda: "table copied" in served.log(), "it is copied")
+        ((fresh,),) = served.query(
+            "select name from system.tables where database = 'shop' and name like 'early_fresh%'"
+        )
+        assert fresh
+        holding.enter_context(held_up(served, fresh))
+        served.database.execute("insert into early values (2)")
+        served.wait_until(lambda: f"{fresh}: too many" in served.log(), "it is refused")
+        served.database.execute(f"insert into early {MUCH}", "delete from early where id = 10")
+        served.wait_until(lambda: "left behind" in served.log(), "it makes room for the others")
+        served.database.execute("alter table slow add v text", f"insert into slow (id, v) {MUCH}")
+        served.wait_until(lambda: served.log().count("left behind") == 2, "and so does the other")
+        flows(served)
+        slow_holding.close()
+        is_equal(served, "public.slow")
+        served.database.execute("truncate early", "insert into early values (3)")
+        holding.close()
+        is_equal(served, "public.early")
+    served.once()
+    served.assert_equal("public.slow", "public.early", "public.other")
