@@ -469,3 +469,32 @@ def test_tables_that_are_left_behind_one_of_which_is_about_to_be_exchanged(serve
         is_equal(served, "public.early")
     served.once()
     served.assert_equal("public.slow", "public.early", "public.other")
+
+
+@pytest.mark.slow
+def test_what_a_part_that_was_given_up_had_counted(served: Case) -> None:
+    """It is read again, and counts once."""
+    assert served.server
+    served.database.execute(
+        "create table slow (id int primary key, day date)",
+        "insert into slow select g, case g % 100 when 0 then '4713-01-01 BC'::date end from generate_series(1, 300000) g",
+    )
+    served.define(settings=f"{QUICK}\nmax_batch_rows = 5000\ncopy_part_rows = 1000000\ncopy_workers = 1")
+    served.once(failpoint="within a copy part", expect=-9)
+    served.server.query("system stop merges shop.slow")
+    served.server.query("alter table shop.slow modify setting parts_to_throw_insert = 2, parts_to_delay_insert = 2")
+    copying = (
+        "select count(*) from pg_stat_activity where datname = current_database() and xact_start is not null"
+        " and pid <> pg_backend_pid() and state <> 'active'"
+    )
+    with served.running():
+        served.wait_until(lambda: "trying again" in served.log(), "a later batch is refused")
+        served.wait_until(lambda: served.database.fetch(copying) != [(0,)], "its part is being read")
+        served.wait_until(lambda: served.database.fetch(copying) == [(0,)], "the part is given up")
+        served.server.query("alter table shop.slow reset setting parts_to_throw_insert, parts_to_delay_insert")
+        served.server.query("system start merges shop.slow")
+        streaming(served)
+    assert served.counted()["public.slow"] == {"unfit day: out of range": 3000}
+    (table,) = json.loads(served.penstock("status", str(served.file), "--json").stdout)["tables"]
+    assert table["rows_copied"] == 300000
+    assert served.query("select count() from slow_current") == [["300000"]]
