@@ -13,7 +13,7 @@ from penstock.errors import BadDataError, UnfitKeyError, UnfitValueError
 from penstock.spill import Spilled, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from penstock.errors import TableError
     from penstock.plan import Plan
@@ -191,6 +191,19 @@ class Batch:
         """Turn rows into tombstones: what they were about is gone from the source, and a delete follows in the stream."""
         flags = self.columns[len(self.plan.columns) + 1]
         flags.values = _marked(flags.values, rows)
+
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Drop these rows of a batch that has no holes any more."""
+        kept = [row for row in range(self.rows) if row not in rows]
+        for index, column in enumerate(self.columns):
+            if index < len(self.plan.columns):
+                cells = [value.whole for value in self.values(index)]
+            else:  # of our own, all of one width
+                width = len(column.values) // self.rows
+                cells = [column.values[row * width : (row + 1) * width] for row in range(self.rows)]
+            nulls = None if column.nulls is None else bytes(column.nulls[row] for row in kept)
+            self.columns[index] = EncodedColumn(nulls, b"".join(cells[row] for row in kept), column.spread)
+        self.rows = len(kept)
 
 
 def _marked(flags: bytes, rows: Iterable[int]) -> bytes:

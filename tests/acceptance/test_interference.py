@@ -202,6 +202,34 @@ def test_a_table_is_dropped_before_an_update_is_complete(served: Case) -> None:
     assert served.query("select id, length(v) from t_current order by id") == [["1", "9000"], ["2", None]]
 
 
+def test_what_else_a_table_held_that_is_dropped_before_an_update_is_complete(served: Case) -> None:
+    """Rows before the update, in the same batch, and behind it."""
+    served.database.execute(
+        *TWO, "alter table t add n int, alter v set storage external", "insert into t values (1, repeat('x', 9000))"
+    )
+    served.define(tables='include = ["public.t"]', settings=f"{QUICK}\nmax_batch_rows = 3")
+    served.once(failpoint="after a copy part", expect=-9)
+    served.database.execute(
+        "insert into t values (10), (11), (12)",
+        "insert into t values (2)",
+        "update t set n = 1 where id = 1",
+        "insert into t values (3)",
+    )
+    with contextlib.ExitStack() as held:
+        held.enter_context(held_up(served, "t"))
+        with served.running(expect=1):
+            served.wait_until(lambda: "trying again" in served.log(), "the rows wait")
+            served.database.execute("insert into t values (4)", "drop table t")
+            held.close()
+            served.wait_until(lambda: "table set aside" in served.log(), "the table is set aside")
+    assert served.query("select id, length(v) from t_current where id < 10 order by id") == [
+        ["1", "9000"],
+        ["2", None],
+        ["3", None],
+        ["4", None],
+    ]
+
+
 @pytest.mark.slow
 def test_a_type_changes_in_the_middle_of_a_transaction(embedded: Case) -> None:
     embedded.database.execute(*TWO)

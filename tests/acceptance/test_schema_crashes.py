@@ -81,6 +81,25 @@ def test_killed_while_the_first_table_is_made(served: Case) -> None:
     served.assert_equal("public.t")
 
 
+@pytest.mark.pg("== 15")
+def test_what_has_the_name_of_a_table_that_was_left_out(served: Case) -> None:
+    """Long after a crash within its first start: somebody else's, which is not dropped with the pipe."""
+    assert served.server
+    served.database.execute(*TABLE, "create table u (id int primary key)")
+    served.define()
+    served.once(failpoint="after a table", expect=KILLED)
+    ((made,),) = served.query("select create_table_query from system.tables where database = 'shop' and name = 't'")
+    assert made
+    served.server.query("drop table shop.t sync")
+    served.define(tables='exclude = ["public.t"]')
+    served.once()
+    served.server.query(made)
+    served.once()
+    served.server.query("insert into shop.t (id) values (1)")
+    assert served.penstock("drop", str(served.file), "--tables").returncode == 0
+    assert served.query("select count() from t") == [["1"]]
+
+
 @pytest.mark.slow
 @pytest.mark.pg("== 15")
 @pytest.mark.parametrize("then", ["is left out", "is dropped with its pipe"])

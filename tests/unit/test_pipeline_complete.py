@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from tests.plans import plan_of
 
 from penstock.batch import Batch, EncodedColumn, Hole, Unfit, Value, version_of
-from penstock.errors import SourceUnavailableError, UnfitValueError
+from penstock.errors import SchemaConflictError, SourceUnavailableError, UnfitValueError
 from penstock.lsn import Lsn
 from penstock.pipeline.complete import NOWHERE_YET, Doubt, Identity, NotCopiedError, complete
 
@@ -37,6 +37,7 @@ class Ends:
     copied_until: int = 0
     kept: list[int] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    dropped: bool = False
 
     def __post_init__(self) -> None:
         self.doubt = Doubt(0, lambda: self.copied_until, self.kept.append)
@@ -49,8 +50,10 @@ class Ends:
 
     def rows(
         self, _plan: Plan, identities: list[Identity], _columns: list[int], _xids: list[int]
-    ) -> tuple[dict[Identity, tuple[bytes | None, ...]], Lsn]:
+    ) -> tuple[dict[Identity, tuple[bytes | None, ...]], Lsn] | None:
         self.asked += identities
+        if self.dropped:
+            return None
         return {each: self.source[each] for each in identities if each in self.source}, Lsn(self.now)
 
     def complete(self, batch: Batch) -> Batch:
@@ -323,3 +326,18 @@ def test_what_feeds_views_only_is_read_from_the_source() -> None:
     plan = plan_of("id int4, body text", options={"shape": "null"})
     ends = Ends({ONE: stored(50, "stored")}, {ONE: (b"read",)})
     assert bodies(ends.complete(batch_of(hole(0), plan=plan))) == ["read"]
+
+
+def test_of_a_table_that_was_dropped_all_but_what_is_not_complete_is_written() -> None:
+    ends = Ends(dropped=True)
+    batch = batch_of(hole(1))
+    batch.columns[0] = EncodedColumn(None, b"".join(each.to_bytes(4, "little") for each in (5, 1)))
+    batch.columns[1] = EncodedColumn(bytes(2), b"\3abc\0")
+    whole = ends.complete(replace(batch, holes=(replace(batch.holes[0], offsets=(4,)),)))
+    assert (whole.rows, whole.columns[0].values, bodies(whole)) == (1, (5).to_bytes(4, "little"), ["abc"])
+    assert [len(column.values) for column in whole.columns[2:]] == [16, 1]
+
+
+def test_of_a_table_that_was_dropped_no_row_is_lost_with_its_old_key() -> None:
+    with pytest.raises(SchemaConflictError, match="dropped"):
+        Ends(dropped=True).complete(batch_of(hole(0, old=TWO)))

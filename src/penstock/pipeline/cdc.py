@@ -320,7 +320,8 @@ class Cdc:
                 await self._wake.wait()
 
     def _is_in_the_way(self, lane: Lane) -> bool:
-        return lane.refused_seconds > REFUSED_SECONDS and not (lane.gate.closed or lane.skipping)
+        """Only what waits here tells when it is accepted: a copy that is refused alone has nothing here to make room with."""
+        return lane.busy and lane.refused_seconds > REFUSED_SECONDS and not lane.gate.closed
 
     def _leave_behind(self, lane: Lane) -> None:
         """The others go on; the slot keeps what this table has not got, and it is read again when ClickHouse takes its rows."""

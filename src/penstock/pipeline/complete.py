@@ -2,7 +2,8 @@
 
 What earlier rows of the batch know has been folded in by the decoder. The rest comes from the newest stored row of the key (after a
 key change: of the old key), or is read from the source again. A row that is nowhere any more becomes a tombstone:
-whatever took it away follows in the stream. All earlier batches of the table are durable by now: a lane writes one at a time.
+whatever took it away follows in the stream; but where the table itself was dropped its rows stay as they were.
+All earlier batches of the table are durable by now: a lane writes one at a time.
 
 **Values from the future.** A copied row, and a value that was read again, are of a later time R than the change that is being
 completed: by then the row may have moved to another key, and a different row may stand under this one. That heals by
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 from penstock.batch import REASONS, Rejected, Unfit, commit_of, version_of
 from penstock.decode import encode
 from penstock.decode.codecs.unfit import NULL
+from penstock.pipeline.evolve import unpublished
 from penstock.plan import Shape
 from penstock.spill import Spill, read
 
@@ -73,10 +75,10 @@ class Reread(Protocol):
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, tuple[bytes | Spilled | None, ...]], Lsn]:
+    ) -> tuple[Mapping[Identity, tuple[bytes | Spilled | None, ...]], Lsn] | None:
         """The values of ``columns`` by key once the transactions ``xids`` are visible, and a position behind all that was seen.
 
-        Missing rows are left out.
+        Missing rows are left out. None when the table was dropped.
         """
 
 
@@ -148,20 +150,39 @@ def complete(
     fills, left = _from_destination(holes, stored, doubt)
     counted: Counter[str] = Counter()
     unfit: tuple[Unfit, ...] = ()
+    dropped: set[int] = set()
     if fills:
         counted["unchanged values from the destination"] += len(fills)
     if left:
         if copying:
             raise NotCopiedError("a row that a change left out values of is not copied yet")
-        read_again, gone = _from_source(plan, left, columns, reread, doubt, spill or Spill())
-        unfit = _unfit_in(plan, left, read_again)
-        counted["unchanged values from the source"] += len(read_again)
-        counted["rows gone before they were complete"] += len(gone)
-        fills.update(read_again)
-        batch.mark_deleted(gone)
+        found = _from_source(plan, left, columns, reread, doubt, spill or Spill())
+        if found is None:
+            dropped = _of_dropped(plan, left)
+            counted["changes left out as the table was dropped"] += len(dropped)
+        else:
+            read_again, gone = found
+            unfit = _unfit_in(plan, left, read_again)
+            counted["unchanged values from the source"] += len(read_again)
+            counted["rows gone before they were complete"] += len(gone)
+            fills.update(read_again)
+            batch.mark_deleted(gone)
     batch.complete(fills)
+    if dropped:
+        batch.leave_out(dropped)
     batch.unfit += unfit
     counters.update(counted)
+
+
+def _of_dropped(plan: Plan, holes: Sequence[Hole]) -> set[int]:
+    """Changes that nobody can complete any more. Without them the rows stay as they were, and what else the table held is written.
+
+    Raises SchemaConflictError where a row would be lost, as its old key or place is deleted, or where every change is to be there.
+    """
+    moved = plan.moving or any(hole.old_identity != hole.identity for hole in holes)
+    if plan.shape is not Shape.CURRENT or plan.at_seam or moved:
+        raise unpublished(plan.table)
+    return {hole.row for hole in holes}
 
 
 def _unfit_in(plan: Plan, holes: Sequence[Hole], values: Mapping[tuple[int, int], Value]) -> tuple[Unfit, ...]:
@@ -231,10 +252,13 @@ def _committed(hole: Hole) -> int:
 
 def _from_source(
     plan: Plan, holes: Sequence[Hole], columns: Sequence[int], reread: Reread, doubt: Doubt, spill: Spill
-) -> tuple[dict[tuple[int, int], Value], list[int]]:
-    """Values by row and column, and the rows that are nowhere any more."""
+) -> tuple[dict[tuple[int, int], Value], list[int]] | None:
+    """Values by row and column, and the rows that are nowhere any more; None when the table was dropped."""
     identities = list(dict.fromkeys(hole.identity for hole in holes))
-    rows, until = reread.rows(plan, identities, columns, sorted({hole.xid for hole in holes}))
+    found = reread.rows(plan, identities, columns, sorted({hole.xid for hole in holes}))
+    if found is None:
+        return None
+    rows, until = found
     doubt.add(identities, until, _committed(holes[0]))
     fills: dict[tuple[int, int], Value] = {}
     gone: list[int] = []

@@ -137,17 +137,19 @@ class SourceEnd:
 
     def rows(
         self, plan: Plan, identities: Sequence[Identity], columns: Sequence[int], xids: Sequence[int]
-    ) -> tuple[Mapping[Identity, copy.Row], Lsn]:
+    ) -> tuple[Mapping[Identity, copy.Row], Lsn] | None:
         """Rows as they are now, by key, once the transactions ``xids`` are visible (postgres.md 23); and the WAL's end after that.
 
-        Raises SchemaConflictError when the table was dropped: its rows stay as they were, and do not count as deleted.
+        None when the table was dropped: its rows do not count as deleted. Raises SchemaConflictError when it is there, and cannot be
+        followed.
         """
         with self.connector.connect(copying=True) as connection:
             for xid in xids:
                 _wait_until_visible(connection, xid)
-            table, names = _today(
-                connection, self._publication, plan.table, [plan.columns[each].name for each in columns]
-            )
+            now = catalog.look(connection, {plan.table.oid}, self._publication).get(plan.table.oid)
+            if now is None and not catalog.exists(connection, plan.table.oid):
+                return None
+            table, names = _today(now, plan.table, [plan.columns[each].name for each in columns])
             if table is None:
                 return {}, slot.insert_lsn(connection)
             read = [name for name in names if name]
@@ -180,7 +182,8 @@ class DestinationEnd:
                 complete(batch, self, self._source, doubt, counters, self.client.spill())
             if batch.holes:  # by now they only name the rows
                 places.settle(batch, self)
-        self._writer.insert(batch)
+        if batch.rows:
+            self._writer.insert(batch)
 
     def settle(self, target: str) -> None:
         """Make sure that no insert into this table runs any more that was given up."""
@@ -270,11 +273,8 @@ def _wait_until_visible(connection: Connection, xid: int) -> None:
         time.sleep(VISIBLE_POLL_SECONDS)
 
 
-def _today(
-    connection: Connection, publication_name: str, table: Table, names: Sequence[str]
-) -> tuple[Table | None, list[str]]:
+def _today(now: Table | None, table: Table, names: Sequence[str]) -> tuple[Table | None, list[str]]:
     """The table and its columns as they are called by now; an empty name for a column that is gone, None for a table without its key."""
-    now = catalog.look(connection, {table.oid}, publication_name).get(table.oid)
     if now is None:
         raise unpublished(table)
     called = {column.number: column.name for column in now.columns}

@@ -58,8 +58,13 @@ def _make_own(client: Client, database: str, plan: Plan, record: TableRecord) ->
 
 
 def claim(pipe: Pipe, store: Store, client: Client, record: TableRecord, server: Capabilities) -> None:
-    """A crash kept the record from knowing its table's id: one that is empty, and as it was made, gives its name up with its source."""
-    if record.target_id or record.building or not record.table or record.state is not State.WAITING:
+    """A crash kept the record from knowing its table's id: one that is empty, and as it was made, gives its name up with its source.
+
+    At the next start only: what comes by that name later is somebody else's.
+    """
+    if record.target_id or record.building or not record.table:
+        return
+    if record.state is not State.WAITING or record.left_out:
         return
     with contextlib.suppress(TableError, ConfigError):  # it is somebody else's
         plan = replace(_compiled(pipe, from_json(record.table), server), target=record.target)

@@ -214,6 +214,7 @@ class Lane:
                 if self._waiting:
                     self._waiting.popleft()
                 self._around.wake.set()
+            self._read_the_rest()
         except retry.Stopped:
             pass
         except Exception as error:
@@ -234,7 +235,7 @@ class Lane:
         except TableError as error:
             await self.fail(error)
         else:
-            self._accepted()
+            self.untroubled()
 
     async def _write(self, batch: Batch) -> None:
         if self.record.state is State.FAILED or self.gate.shut:
@@ -250,15 +251,15 @@ class Lane:
         except TableError as error:
             await self.fail(error)
             return
-        self._accepted()
+        self.untroubled()
         self.changes += batch.rows
         self.rate.add(batch.rows, time.monotonic())
         self.count(batch)
         self._around.visible(batch.committed_at, batch.rows)
 
-    def _accepted(self) -> None:
-        self.untroubled()
-        if self.gate.withheld:
+    def _read_the_rest(self) -> None:
+        """Of a table that was left behind; where its copy has shut the gate too, that opens it."""
+        if self.gate.withheld and not (self.gate.shut or self.record.state is State.FAILED):
             self.gate.release()
 
     async def _insert(self, batch: Batch) -> None:

@@ -51,6 +51,12 @@ def names(connection: Connection) -> dict[int, str]:
         return {row.oid: f"{row.nspname}.{row.relname}" for row in _fetch(connection, "tables")}
 
 
+def exists(connection: Connection, oid: int) -> bool:
+    """Whether there is such a relation, of whatever kind: one that is gone never comes back."""
+    with translated("reading the catalog"):
+        return connection.execute("select 1 from pg_catalog.pg_class where oid = %s", (oid,)).fetchone() is not None
+
+
 def _read(connection: Connection, wanted: Callable[[Any], bool], publication: str, *, sizes: bool) -> list[Table]:
     with translated("reading the catalog"), kept_bytes(connection), connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")  # one picture for all queries
