@@ -1,5 +1,12 @@
 """The fixture plugins of all tests; one a subject."""
 
+import os
+from pathlib import Path
+
+# Each of the many processes that the tests start would compile the package anew, where the environment says to keep nothing.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build" / "pycache"))
+
 pytest_plugins = [
     "tests.fix_amazon",
     "tests.fix_azure",

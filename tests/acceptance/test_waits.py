@@ -175,11 +175,13 @@ def test_a_table_that_is_altered_while_its_copy_cannot_be_written(served: Case) 
     )
     served.define(settings=f"{QUICK}\nmax_batch_rows = 5000")
     served.once(failpoint="within a copy part", expect=-9)
-    with served.running():
-        with held_up(served, "slow"):
+    with contextlib.ExitStack() as held:
+        held.enter_context(held_up(served, "slow"))
+        with served.running():
             served.wait_until(lambda: "trying again" in served.log(), "the copy is refused")
             served.database.execute("set lock_timeout = '30s'; alter table slow add v text default 'x'")
-        streaming(served)
+            held.close()
+            streaming(served)
     served.once()
     served.assert_equal("public.slow")
 
@@ -335,15 +337,20 @@ def test_a_copy_that_cannot_be_written_while_others_make_room(served: Case, then
     served.once(failpoint="within a copy part", expect=-9)
     ((fresh,),) = served.query("select name from system.tables where database = 'shop' and name like 'early_fresh%'")
     assert fresh
-    with served.running(expect=int("drop" in then)):
-        with held_up(served, fresh), held_up(served, "slow"):
+    with contextlib.ExitStack() as held:
+        held.enter_context(held_up(served, fresh))
+        held.enter_context(held_up(served, "slow"))
+        with served.running(expect=int("drop" in then)):
             served.wait_until(lambda: re.search(r"trying again.*early", served.log()) is not None, "it is refused")
             left_behind(served)
             served.database.execute(then)
-        served.wait_until(lambda: re.search("table (set aside|streaming)", served.log()) is not None, "it has an end")
-        is_equal(served, "public.slow")
-        if "drop" not in then:
-            is_equal(served, "public.early")
+            held.close()
+            served.wait_until(
+                lambda: re.search("table (set aside|streaming)", served.log()) is not None, "it has an end"
+            )
+            is_equal(served, "public.slow")
+            if "drop" not in then:
+                is_equal(served, "public.early")
 
 
 @pytest.mark.slow
