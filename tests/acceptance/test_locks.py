@@ -50,7 +50,7 @@ def _status(case: Case) -> dict[str, Any]:
 def ends_soon(case: Case, process: subprocess.Popen[str]) -> None:
     """SIGTERM ends it, and nothing of it is left at the server."""
     process.send_signal(signal.SIGTERM)
-    assert process.wait(3) == 0, case.log()[-3000:]
+    assert process.wait(8) == 0, case.log()[-3000:]
     assert "error" not in case.log()
     waiting = "select count(*) from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = current_database()"
     assert case.database.fetch(waiting) == [(0,)]

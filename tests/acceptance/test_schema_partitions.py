@@ -209,7 +209,7 @@ def test_a_partition_that_somebody_keeps_locked(served: Case) -> None:
         served.database.execute("insert into u values (1)")
         served.wait_for("select count() from u_current", 1, seconds=20)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(4) == 0, served.log()[-3000:]
+        assert process.wait(8) == 0, served.log()[-3000:]
         with served.running():
             served.database.execute("insert into u values (2)")
             served.wait_for("select count() from u_current", 2, seconds=20)
