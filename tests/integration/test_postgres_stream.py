@@ -285,7 +285,7 @@ def test_a_dropped_publication_stops_the_stream(database: Database, connector: C
         try:
             database.execute("insert into t values (1)")
             await seen.until(opened, lambda: "C" in seen.kinds)
-            with database.connect() as writer:
+            with connector.connect() as writer:
                 slot.drop_publication(writer, ODD)
                 writer.execute("insert into t values (2)")
             with pytest.raises(PublicationError):
@@ -306,7 +306,7 @@ def test_terminated_and_stopped(postgres: PostgresServer, drained: str) -> None:
                     opened.confirm(Lsn(struct.unpack_from(">Q", payload, 1)[0]))
 
     async def run(server: PostgresServer, end: Callable[[], object]) -> None:
-        opened = await Stream.open(Connector(Source(dsn=server.dsn()), "t"), "s", "p")
+        opened = await Stream.open(connector_to(server), "s", "p")
         ending = asyncio.ensure_future(asyncio.to_thread(end))
         try:
             for _ in range(2):  # it stays so
@@ -317,8 +317,11 @@ def test_terminated_and_stopped(postgres: PostgresServer, drained: str) -> None:
             await opened.close()
             await ending
 
+    def connector_to(server: PostgresServer) -> Connector:
+        return Connector(Source(dsn=server.dsn()), "t")
+
     with PostgresServer(postgres.version) as server:
-        with server.connect() as admin:
+        with connector_to(server).connect() as admin:
             slot.ensure_publication(admin, "p", [], owned=True)
             slot.create_slot(admin, "s", report=print)
             asyncio.run(
