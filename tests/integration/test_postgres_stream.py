@@ -276,7 +276,9 @@ def test_what_opening_refuses(database: Database, connection: Connection, connec
     asyncio.run(run())
 
 
-def test_a_dropped_publication_stops_the_stream(database: Database, connector: Connector, slot_name: str) -> None:
+def test_a_dropped_publication_stops_the_stream(
+    database: Database, connection: Connection, connector: Connector, slot_name: str
+) -> None:
     """12 to 17 say so; 18 skips the changes and only warns, which would lose them."""
 
     async def run() -> None:
@@ -285,9 +287,8 @@ def test_a_dropped_publication_stops_the_stream(database: Database, connector: C
         try:
             database.execute("insert into t values (1)")
             await seen.until(opened, lambda: "C" in seen.kinds)
-            with connector.connect() as writer:
-                slot.drop_publication(writer, ODD)
-                writer.execute("insert into t values (2)")
+            slot.drop_publication(connection, ODD)
+            database.execute("insert into t values (2)")
             with pytest.raises(PublicationError):
                 await seen.until(opened, lambda: len(seen.rows) == 2)
         finally:
