@@ -213,6 +213,14 @@ class Case:
             texts = [bytes(line).decode(errors="surrogateescape").removesuffix("\n") for line in lines]
         return [[_unescape(each) for each in line.split("\t")] for line in texts]
 
+    def wait_until_equal(self, *tables: str) -> None:
+        """A row that was committed last may come with the copy, before others that come with the stream."""
+
+        def differences() -> list[str]:
+            return [each for table in tables for each in self.differences(table)]
+
+        self.wait_until(lambda: not differences(), "both ends are equal", seen=differences)
+
     def assert_equal(self, *tables: str) -> None:
         for table in tables:
             found = self.differences(table)

@@ -47,8 +47,7 @@ def assert_the_end_arrives(case: Case, cluster: Cluster, *tables: str) -> None:
     case.database = cluster.database
     case.database.execute("insert into a values (1000000, 0, 'last') on conflict (id) do update set v = a.v + 1")
     case.wait_for("select count() from a_current where id = 1000000", 1)
-    until(lambda: not any(case.differences(each) for each in tables or TABLES), 10)
-    case.assert_equal(*(tables or TABLES))
+    case.wait_until_equal(*(tables or TABLES))
     assert "Traceback" not in case.log()
 
 

@@ -250,7 +250,7 @@ def test_two_pipes_with_one_source_and_one_home(embedded: Case) -> None:
         embedded.database.execute("insert into a values (1000000, 0, 'last')")
         for each in (embedded, other):
             each.wait_for("select count() from a_current where id = 1000000", 1)
-            each.assert_equal(*TABLES)
+            each.wait_until_equal(*TABLES)
             assert "Traceback" not in each.log()
 
 

@@ -33,7 +33,7 @@ def assert_the_end_arrives(case: Case) -> None:
     """What is committed last arrives, and then both ends are equal."""
     case.database.execute("insert into a values (1000000, 0, 'last')")
     case.wait_for("select count() from a_current where id = 1000000", 1)
-    case.assert_equal(*TABLES)
+    case.wait_until_equal(*TABLES)
     assert "Traceback" not in case.log()
 
 
