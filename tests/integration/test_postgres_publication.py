@@ -294,6 +294,7 @@ def test_somebody_who_waits_for_a_lock_is_before_us(database: Database, connecti
 # What it sends, as PostgreSQL says it
 
 
+@pytest.mark.pg_all
 @pytest.mark.pg(">= 15")
 def test_what_is_sent_is_known_without_waiting_for_locks(database: Database, connection: Connection) -> None:
     """PostgreSQL's own functions say the same, but wait for every table of the publication."""
