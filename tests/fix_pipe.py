@@ -90,6 +90,11 @@ class Case:
         assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def status(self) -> dict[str, Any]:
+        """What ``penstock status`` says of a pipe that has run."""
+        found: dict[str, Any] = json.loads(self.penstock("status", str(self.file), "--json").stdout)
+        return found
+
     def counted(self) -> dict[str, Counter[str]]:
         """What is counted so far, by table."""
         done = self.penstock("status", str(self.file), "--json")
@@ -217,7 +222,10 @@ class Case:
         """A row that was committed last may come with the copy, before others that come with the stream."""
 
         def differences() -> list[str]:
-            return [each for table in tables for each in self.differences(table)]
+            try:
+                return [each for table in tables for each in self.differences(table)]
+            except RuntimeError as error:  # a table or column is not there yet
+                return [str(error)]
 
         self.wait_until(lambda: not differences(), "both ends are equal", seen=differences)
 

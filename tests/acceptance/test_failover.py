@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -136,7 +135,7 @@ def test_a_standby_that_holds_up_the_stream_is_named(followed: Case, cluster: Cl
 
 
 def _note(case: Case) -> str:
-    return str(json.loads(case.penstock("status", str(case.file), "--json").stdout)["note"])
+    return str(case.status()["note"])
 
 
 def _repair(case: Case, cluster: Cluster) -> None:

@@ -73,8 +73,7 @@ def test_the_end_of_a_pipe_that_has_left_a_table_behind(served: Case, signal: in
     with served.running() as process, held_up(served, "slow"):
         left_behind(served)
         served.database.execute("truncate slow", "insert into slow (id, v) values (1, 'new')")
-        flows_again = "insert into other values (2)"
-        served.database.execute(flows_again)
+        served.database.execute("insert into other values (2)")
         served.wait_for("select count() from other_current", 2)
         process.send_signal(signal)
         process.wait(20)
@@ -96,17 +95,6 @@ def test_a_table_that_was_left_behind_is_dropped(served: Case) -> None:
         served.wait_for("select count() from slow where id = 5", 1)
 
 
-def is_equal(case: Case, table: str) -> None:
-    """Wait until it is, whatever its columns."""
-
-    def same() -> bool:
-        with contextlib.suppress(RuntimeError):  # a column is not there yet
-            return not case.differences(table)
-        return False
-
-    case.wait_until(same, f"{table} is the same")
-
-
 @pytest.mark.slow
 def test_a_table_that_cannot_be_written_is_to_be_copied_again(served: Case) -> None:
     """What waits for it before that keeps no room from the others."""
@@ -122,7 +110,7 @@ def test_a_table_that_cannot_be_written_is_to_be_copied_again(served: Case) -> N
             served.database.execute("insert into other values (3)")
             served.wait_for("select count() from other_current", 2, seconds=25)
         streaming(served)
-        is_equal(served, "public.slow")
+        served.wait_until_equal("public.slow")
 
 
 @pytest.mark.slow
@@ -150,9 +138,9 @@ def test_a_copy_that_cannot_be_written_while_others_make_room(served: Case, then
             served.wait_until(
                 lambda: re.search("table (set aside|streaming)", served.log()) is not None, "it has an end"
             )
-            is_equal(served, "public.slow")
+            served.wait_until_equal("public.slow")
             if "drop" not in then:
-                is_equal(served, "public.early")
+                served.wait_until_equal("public.early")
 
 
 @pytest.mark.slow
@@ -168,7 +156,7 @@ def test_a_table_that_was_left_behind_is_copied_again(served: Case) -> None:
             )
             served.wait_for("select count() from other_current", 2)
         streaming(served)
-        is_equal(served, "public.slow")
+        served.wait_until_equal("public.slow")
 
 
 @pytest.mark.slow
@@ -195,7 +183,7 @@ def test_a_log_that_was_left_behind(served: Case) -> None:
             )
             served.wait_until(lambda: "left behind" in served.log(), "it makes room for the others")
             flows(served)
-        is_equal(served, "public.log")
+        served.wait_until_equal("public.log")
     served.once()
     served.assert_equal("public.log")
 
@@ -241,8 +229,7 @@ def test_another_definition_of_a_table_that_was_left_behind(
             left_behind(served)
             served.database.execute("insert into slow (id) values (5)", *statements, "insert into other values (2)")
             served.wait_for("select count() from other_current", 2)
-        for table in tables:
-            is_equal(served, f"public.{table}")
+        served.wait_until_equal(*(f"public.{table}" for table in tables))
         served.database.execute("insert into other values (3)")
         served.wait_for("select count() from other_current", 3)
     served.once()
@@ -272,9 +259,9 @@ def test_tables_that_are_left_behind_one_of_which_is_about_to_be_exchanged(serve
         served.wait_until(lambda: served.log().count("left behind") == 2, "and so does the other")
         flows(served)
         slow_holding.close()
-        is_equal(served, "public.slow")
+        served.wait_until_equal("public.slow")
         served.database.execute("truncate early", "insert into early values (3)")
         holding.close()
-        is_equal(served, "public.early")
+        served.wait_until_equal("public.early")
     served.once()
     served.assert_equal("public.slow", "public.early", "public.other")

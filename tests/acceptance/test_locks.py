@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from contextlib import contextmanager
@@ -39,12 +38,7 @@ def is_told(case: Case, other: Connection[Any]) -> None:
     """In the log and in the status alike."""
     said = rf"waits for the lock of public\.locked: PID {other.info.backend_pid} \(.*slowpoke, idle in transaction, its query began"
     case.wait_until(lambda: re.search(said, case.log()) is not None, "it is said", seconds=20)
-    case.wait_until(lambda: re.search(said, _status(case)["note"]) is not None, "the status says it", seconds=20)
-
-
-def _status(case: Case) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(case.penstock("status", str(case.file), "--json").stdout)
-    return found
+    case.wait_until(lambda: re.search(said, case.status()["note"]) is not None, "the status says it", seconds=20)
 
 
 def ends_soon(case: Case, process: subprocess.Popen[str]) -> None:
@@ -76,7 +70,7 @@ def test_the_first_start_while_a_table_is_locked(served: Case) -> None:
             other.execute("insert into locked values (2)")
             other.execute("commit")
             streaming(served, 2)
-            served.wait_until(lambda: not _status(served)["note"], "nothing is waited for")
+            served.wait_until(lambda: not served.status()["note"], "nothing is waited for")
             served.database.execute("insert into locked values (3)")
             served.wait_for("select count() from locked_current", 3)
             served.assert_equal("public.locked", "public.other")

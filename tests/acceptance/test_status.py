@@ -49,10 +49,10 @@ def test_status_and_metrics(embedded: Case) -> None:
         embedded.database.execute("insert into t values (3, 'NaN')", "alter table other alter v type text")
         embedded.database.execute("insert into other values (1, 'text')")
         embedded.wait_until(
-            lambda: table(status_of_any(embedded), "public.t")["counters"] == {UNFIT: 2}, "the second one is counted"
+            lambda: table(embedded.status(), "public.t")["counters"] == {UNFIT: 2}, "the second one is counted"
         )
-        embedded.wait_until(lambda: status_of_any(embedded)["state"] == "running", "it runs")
-        embedded.wait_until(lambda: table(status_of_any(embedded), "public.other")["state"] == "failed", "set aside")
+        embedded.wait_until(lambda: embedded.status()["state"] == "running", "it runs")
+        embedded.wait_until(lambda: table(embedded.status(), "public.other")["state"] == "failed", "set aside")
         shown = embedded.penstock("status", "shop")
         assert shown.returncode == 1
         assert "public.other" in shown.stdout
@@ -69,7 +69,7 @@ def test_status_and_metrics(embedded: Case) -> None:
         assert 'penstock_changes_total{pipe="shop",table="public.t"} 1.0' in lines
         ((end,),) = embedded.database.fetch("select pg_current_wal_insert_lsn()::text")
         embedded.wait_until(
-            lambda: Lsn.parse(status_of_any(embedded)["confirmed"]) >= Lsn.parse(end), "all that is saved", 20
+            lambda: Lsn.parse(embedded.status()["confirmed"]) >= Lsn.parse(end), "all that is saved", 20
         )
         process.kill()
         process.wait()
@@ -79,11 +79,6 @@ def test_status_and_metrics(embedded: Case) -> None:
     assert "another type" in table(killed, "public.other")["last_error"]
     embedded.penstock("run", str(embedded.file), "--once")
     assert embedded.query("select count() from t_current where price is null") == [["2"]]
-
-
-def status_of_any(case: Case) -> dict[str, Any]:
-    known: dict[str, Any] = json.loads(case.penstock("status", str(case.file), "--json").stdout)
-    return known
 
 
 @pytest.mark.parametrize(("address", "why"), [("nowhere", "is no address"), ("99999", "cannot be served")])

@@ -237,6 +237,6 @@ def test_what_a_part_that_was_given_up_had_counted(served: Case) -> None:
         served.server.query("system start merges shop.slow")
         streaming(served)
     assert served.counted()["public.slow"] == {"unfit day: out of range": 3000}
-    (table,) = json.loads(served.penstock("status", str(served.file), "--json").stdout)["tables"]
+    (table,) = served.status()["tables"]
     assert table["rows_copied"] == 300000
     assert served.query("select count() from slow_current") == [["300000"]]

@@ -64,20 +64,25 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def left_behind(ends: Ends, *waiting: Batch | Step) -> Lane:
+    lane = ends.lane()
+    for each in waiting:
+        lane.submit(each)
+    await until(lambda: ends.tried)
+    lane.withhold()
+    return lane
+
+
 def test_the_rest_is_read_again_when_all_that_was_kept_is_written() -> None:
     """Otherwise what is kept would be read again too, and wait twice; and with a step among it could not be dropped again."""
 
     async def run() -> None:
         ends, stepped = Ends(), []
-        lane = ends.lane()
 
         async def step() -> None:
             stepped.append(len(ends.written))
 
-        for each in (batch(10), batch(20), Step(step, 30), batch(40), batch(50)):
-            lane.submit(each)
-        await until(lambda: ends.tried)
-        lane.withhold()
+        lane = await left_behind(ends, batch(10), batch(20), Step(step, 30), batch(40), batch(50))
         assert list(lane.floors()) == [40, 10, 20, 30]
         ends.takes = 5
         await lane.drained()
@@ -94,10 +99,7 @@ def test_a_copy_that_has_the_gate_shut_opens_it_alone() -> None:
 
     async def run() -> None:
         ends = Ends()
-        lane = ends.lane()
-        lane.submit(batch(10))
-        await until(lambda: ends.tried)
-        lane.withhold()
+        lane = await left_behind(ends, batch(10))
         lane.hold()
         ends.takes = 1
         await lane.drained()
@@ -113,10 +115,7 @@ def test_a_copy_that_has_the_gate_shut_opens_it_alone() -> None:
 def test_nothing_is_read_again_of_a_table_that_is_set_aside() -> None:
     async def run() -> None:
         ends = Ends()
-        lane = ends.lane()
-        lane.submit(batch(10))
-        await until(lambda: ends.tried)
-        lane.withhold()
+        lane = await left_behind(ends, batch(10))
         lane.record.state = State.FAILED
         ends.takes = 1
         await lane.drained()

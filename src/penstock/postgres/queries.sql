@@ -82,16 +82,18 @@ with locked as materialized (
     from pg_catalog.pg_locks l
     where l.mode = 'AccessExclusiveLock' and l.pid is distinct from pg_catalog.pg_backend_pid()
       and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-), sizes as (
-    select c.oid, c.reltuples::float8, c.relpages, c.relpages * current_setting('block_size')::bigint as known,
-           c.oid in (select k.relation from locked k) as locked
+), known as (
+    select c.oid, c.reltuples::float8, c.relpages, c.relpages * current_setting('block_size')::bigint as bytes,
+           c.oid in (select l.relation from locked l) as locked
     from pg_catalog.pg_class c
     where c.oid = any (%(oids)s::oid[])
+), sizes as materialized (
+    select k.oid, k.reltuples, k.relpages,
+           case when k.locked then k.bytes else coalesce(pg_catalog.pg_relation_size(k.oid), 0) end as heap_bytes,
+           case when k.locked then k.bytes else coalesce(pg_catalog.pg_table_size(k.oid), 0) end as bytes
+    from known k
 )
-select s.oid, s.reltuples, s.relpages,
-       case when s.locked then s.known else coalesce(pg_catalog.pg_relation_size(s.oid), 0) end / current_setting('block_size')::int as pages,
-       case when s.locked then s.known else coalesce(pg_catalog.pg_relation_size(s.oid), 0) end as heap_bytes,
-       case when s.locked then s.known else coalesce(pg_catalog.pg_table_size(s.oid), 0) end as bytes
+select s.*, s.heap_bytes / current_setting('block_size')::int as pages
 from sizes s
 
 -- name: slot

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 10.0
 WATCH_SECONDS = 1.0  # how often to look whom a statement waits for
-LOCK_TIMEOUT = (
-    "5s"  # whoever waits for a lock holds up others who ask for it: they get their turn before it is tried again
-)
+LOCK_TIMEOUT = "5s"  # whoever waits for a lock holds up others who ask for it: they have their turn before the next try
 
 
 @dataclass(frozen=True, slots=True)
